@@ -1,0 +1,244 @@
+"""The encoded dataset: int32 ids by field, 0/1 labels, in three splits, with a fingerprint of the content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from optuna_aes.errors import DataError
+
+IntArray = npt.NDArray[np.int32]
+LabelArray = npt.NDArray[np.uint8]
+FieldKind = Literal["categorical", "numeric", "multi"]
+
+FORMAT_VERSION = 1
+SPLITS = ("train", "valid", "test")
+OOV = 0  # row 0 of every field's table: values not seen, or too rare, in training
+PAD = -1  # fills the unused columns of a multi-valued field
+
+
+@dataclass(frozen=True)
+class FieldSpec:
+    """One encoded field.
+
+    Args:
+        name: The column's name in the raw table.
+        kind: ``"categorical"``, ``"numeric"`` (bucketed), or ``"multi"`` (a bag of values, mean-pooled).
+        cardinality: Rows of the field's embedding table; row 0 is the out-of-vocabulary id.
+        width: Columns the field takes in the id matrix: 1, or the largest bag of a ``"multi"`` field.
+    """
+
+    name: str
+    kind: FieldKind
+    cardinality: int
+    width: int = 1
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The fields of an encoded dataset, in the order of their columns, and the label's name."""
+
+    fields: tuple[FieldSpec, ...]
+    label: str = "label"
+
+    @property
+    def cardinalities(self) -> dict[str, int]:
+        """Rows of each field's table, by name."""
+        return {f.name: f.cardinality for f in self.fields}
+
+    @property
+    def columns(self) -> int:
+        """Columns of the id matrix."""
+        return sum(f.width for f in self.fields)
+
+    def to_json(self) -> dict[str, Any]:
+        """The schema as JSON-ready values."""
+        return {"format": FORMAT_VERSION, "label": self.label, "fields": [asdict(f) for f in self.fields]}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Schema:
+        """The inverse of :meth:`to_json`; raises :class:`DataError` for another format version."""
+        if data.get("format") != FORMAT_VERSION:
+            raise DataError(
+                f"schema has format {data.get('format')!r}, this release reads {FORMAT_VERSION}: encode the table again"
+            )
+        return cls(fields=tuple(FieldSpec(**f) for f in data["fields"]), label=data["label"])
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows of one split.
+
+    Args:
+        ids: int32, shape ``(rows, columns)``; 0 is out-of-vocabulary, -1 pads a multi-valued field.
+        labels: uint8, shape ``(rows,)``, 0 or 1.
+    """
+
+    ids: IntArray
+    labels: LabelArray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An encoded table: a schema and three splits, in memory or memory-mapped from a folder.
+
+    Args:
+        schema: Fields and label.
+        train: Training rows; the encoder saw only these.
+        valid: Validation rows, for early stopping and for the search.
+        test: Test rows, read once, at the end of retraining.
+        fingerprint: Hex digest of schema, ids and labels.
+        folder: Where it lies on disk, if it does.
+        facts: Anything known of the data that a reader of results wants, such as ``bayes_auc`` of planted data.
+    """
+
+    schema: Schema
+    train: Split
+    valid: Split
+    test: Split
+    fingerprint: str
+    folder: Path | None = None
+    facts: Mapping[str, Any] | None = None
+
+    @classmethod
+    def from_arrays(
+        cls, schema: Schema, splits: Mapping[str, Split], *, facts: Mapping[str, Any] | None = None
+    ) -> Dataset:
+        """A dataset of arrays in memory, checked for shape, dtype, id range and labels.
+
+        Raises:
+            DataError: If an array does not fit the schema, a split is empty, or a split has one class only.
+        """
+        for name in SPLITS:
+            _check_split(schema, name, splits[name])
+        return cls(
+            schema=schema,
+            train=splits["train"],
+            valid=splits["valid"],
+            test=splits["test"],
+            fingerprint=content_fingerprint(schema, splits),
+            facts=facts,
+        )
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Dataset:
+        """Memory-maps a folder that :meth:`save` or the encoder wrote.
+
+        Raises:
+            DataError: If the folder is not an encoded dataset, or is of another format version.
+        """
+        path = Path(folder)
+        try:
+            meta = json.loads((path / "schema.json").read_text(encoding="utf-8"))
+            splits = {
+                name: Split(
+                    ids=np.load(path / f"{name}_ids.npy", mmap_mode="r"),
+                    labels=np.load(path / f"{name}_labels.npy", mmap_mode="r"),
+                )
+                for name in SPLITS
+            }
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} is not an encoded dataset ({error}): encode the table again") from error
+        return cls(
+            schema=Schema.from_json(meta),
+            train=splits["train"],
+            valid=splits["valid"],
+            test=splits["test"],
+            fingerprint=meta["fingerprint"],
+            folder=path,
+            facts=meta.get("facts"),
+        )
+
+    def save(self, folder: str | os.PathLike[str]) -> Dataset:
+        """Writes the dataset to ``folder``, whole or not at all, and returns it memory-mapped from there."""
+        with atomic_folder(Path(folder)) as tmp:
+            for name, split in self.splits():
+                np.save(tmp / f"{name}_ids.npy", split.ids)
+                np.save(tmp / f"{name}_labels.npy", split.labels)
+            write_schema(tmp, self.schema, fingerprint=self.fingerprint, facts=self.facts)
+        return Dataset.open(folder)
+
+    def splits(self) -> Iterator[tuple[str, Split]]:
+        """The three splits with their names."""
+        for name in SPLITS:
+            yield name, getattr(self, name)
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Rows by split."""
+        return {name: len(split) for name, split in self.splits()}
+
+
+def write_schema(folder: Path, schema: Schema, *, fingerprint: str, facts: Mapping[str, Any] | None = None) -> None:
+    """Writes ``schema.json`` of an encoded dataset."""
+    meta = {**schema.to_json(), "fingerprint": fingerprint, "facts": dict(facts or {})}
+    (folder / "schema.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+class atomic_folder:  # noqa: N801 - used as a context manager, like tempfile's
+    """Builds a folder beside its final place and moves it there only when the block ends well."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __enter__(self) -> Path:
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        self._tmp = Path(tempfile.mkdtemp(prefix=f".{self.target.name}-", dir=self.target.parent))
+        return self._tmp
+
+    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        if exc_type is None:
+            if self.target.exists():
+                shutil.rmtree(self.target)
+            self._tmp.rename(self.target)
+        else:
+            shutil.rmtree(self._tmp, ignore_errors=True)
+
+
+def _check_split(schema: Schema, name: str, split: Split) -> None:
+    ids, labels = split.ids, split.labels
+    if ids.dtype != np.int32 or ids.ndim != 2 or ids.shape[1] != schema.columns:
+        raise DataError(
+            f"{name}.ids must be int32 of shape (rows, {schema.columns}), not {ids.dtype} of shape {ids.shape}"
+        )
+    if labels.shape != (len(ids),):
+        raise DataError(f"{name}.labels must have shape ({len(ids)},), not {labels.shape}")
+    if len(ids) == 0:
+        raise DataError(f"the {name} split is empty: give more rows, or larger fractions")
+    classes = np.unique(labels)
+    if not set(classes.tolist()) <= {0, 1}:
+        raise DataError(f"{name}.labels must be 0 or 1, not {classes[:5].tolist()}")
+    if len(classes) < 2:
+        raise DataError(f"the {name} split holds only label {int(classes[0])}: AUC needs both classes")
+    column = 0
+    for field in schema.fields:
+        block = ids[:, column : column + field.width]
+        low, high = int(block.min()), int(block.max())
+        if low < (PAD if field.kind == "multi" else 0) or high >= field.cardinality:
+            raise DataError(
+                f"{name}.ids of field {field.name!r} reach from {low} to {high}, outside [0, {field.cardinality})"
+            )
+        column += field.width
+
+
+def content_fingerprint(schema: Schema, splits: Mapping[str, Split]) -> str:
+    digest = hashlib.blake2b(json.dumps(schema.to_json(), sort_keys=True).encode(), digest_size=16)
+    for name in SPLITS:
+        for array in (splits[name].ids, splits[name].labels):
+            digest.update(str(array.shape).encode())
+            for start in range(0, len(array), 1 << 18):  # by pieces, so that a memory-mapped file is never whole in memory
+                digest.update(np.ascontiguousarray(array[start : start + (1 << 18)]).data)
+    return digest.hexdigest()
