@@ -213,7 +213,9 @@ def _check_blocks(blocks: Sequence[Block]) -> None:
     seen: set[str] = set()
     for block in blocks:
         if not block.name or len(PREFIX + block.name) > 512 or re.search(r"[\x00-\x1f]", block.name):
-            raise InputError(f"block name {block.name!r} cannot name a study's parameter: use 1 to 507 printable letters")
+            raise InputError(
+                f"block name {block.name!r} cannot name a study's parameter: use 1 to 507 printable letters"
+            )
         if block.name in seen:
             raise InputError(f"block {block.name!r} is given twice")
         seen.add(block.name)
@@ -222,7 +224,7 @@ def _check_blocks(blocks: Sequence[Block]) -> None:
 
 
 def _check_candidates(candidates: Sequence[int]) -> tuple[int, ...]:
-    given = [c for c in candidates]
+    given = list(candidates)
     if any(isinstance(c, bool) or not float(c).is_integer() or c < 0 or not math.isfinite(c) for c in given):
         raise InputError(f"candidates={tuple(given)} must be whole numbers ≥ 0")
     unique = tuple(sorted({int(c) for c in given}))

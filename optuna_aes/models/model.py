@@ -1,0 +1,94 @@
+"""The CTR model: an embedding under a backbone, and the options that name one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from optuna_aes.data.dataset import Schema
+from optuna_aes.errors import InputError
+from optuna_aes.models.backbones import backbone_class
+from optuna_aes.models.embedding import MixedEmbedding
+from optuna_aes.models.rows import RowTable
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What a model is made of, apart from its embedding sizes.
+
+    Args:
+        backbone: ``"deepfm"`` or ``"mlp"``.
+        hidden: Widths of the tower's hidden layers.
+        batch_norm: Whether hidden layers are batch-normalised.
+        dropout: Share of hidden units dropped in training.
+        align: How fields of different sizes meet: ``"pad"`` or ``"linear"`` (see :class:`MixedEmbedding`).
+        init_std: Standard deviation of the tables' initial values.
+    """
+
+    backbone: str = "deepfm"
+    hidden: tuple[int, ...] = (128, 64)
+    batch_norm: bool = False
+    dropout: float = 0.0
+    align: str = "pad"
+    init_std: float = 0.01
+
+    def __post_init__(self) -> None:
+        backbone_class(self.backbone)
+        if self.align not in ("pad", "linear"):
+            raise InputError(f"align={self.align!r} is not known: give 'pad' or 'linear'")
+        if not self.hidden or min(self.hidden) < 1:
+            raise InputError(f"hidden={self.hidden} must be one or more widths of at least 1")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout={self.dropout} is out of range: give a share in [0, 1)")
+        if not self.init_std > 0:
+            raise InputError(f"init_std={self.init_std} must be above 0: tables of zeros cannot learn interactions")
+
+
+class CTRModel(nn.Module):
+    """A click model with right-sized embedding tables.
+
+    Args:
+        schema: The dataset's fields.
+        sizes: Embedding size of every field by name, 0 for a dropped one.
+        dim: The common width D.
+        options: Backbone and the rest.
+        seed: Seed of the initial values.
+    """
+
+    def __init__(
+        self, schema: Schema, sizes: Mapping[str, int], *, dim: int, options: ModelOptions, seed: int = 0
+    ) -> None:
+        super().__init__()
+        backbone = backbone_class(options.backbone)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.embedding = MixedEmbedding(
+                schema,
+                sizes,
+                dim=dim,
+                align=options.align,
+                first_order=backbone.first_order,
+                std=options.init_std,
+            )
+            self.backbone = backbone(
+                self.embedding.widths, hidden=options.hidden, batch_norm=options.batch_norm, dropout=options.dropout
+            )
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Logits of shape ``(batch,)`` for int32 ids of shape ``(batch, columns)``."""
+        groups, linear = self.embedding(ids)
+        logits: Tensor = self.backbone(groups, linear)
+        return logits
+
+
+def row_tables(model: nn.Module) -> dict[str, RowTable]:
+    """The model's row-updated tables by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, RowTable)}
+
+
+def dense_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Everything a dense optimiser trains: all parameters that are not in a :class:`RowTable`."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}

@@ -1,0 +1,344 @@
+"""The supernet: one model that holds every candidate size of every field, and scores subnets with inherited weights.
+
+Reconstruction: the AdaS&S paper's body could not be read. ``sharing="separate"`` follows the AutoDim pattern (Zhao et al.,
+2021, arXiv 2006.14827): a table per field and candidate, each mapped to D and batch-normalised. ``sharing="prefix"`` keeps
+one table per field and lets a candidate be its first columns, as in slimmable networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from optuna_aes.data.dataset import Schema, Split
+from optuna_aes.errors import InputError
+from optuna_aes.models.backbones import backbone_class
+from optuna_aes.models.embedding import first_order
+from optuna_aes.models.layout import FieldLayout
+from optuna_aes.models.model import ModelOptions
+from optuna_aes.models.rows import BatchRows, RowTable
+from optuna_aes.models.training import Feed, auc
+
+Paths = npt.NDArray[np.int64]
+"""Subnets as positions among the candidates, int64 of shape ``(paths, fields)``."""
+
+
+class SharedEmbedding(nn.Module):
+    """Base of the weight-sharing embeddings: what both ways of sharing have in common.
+
+    Args:
+        schema: The dataset's fields.
+        candidates: Sizes in ascending order; the last one is D.
+        with_linear: Whether every value also has a first-order weight.
+    """
+
+    candidate_sizes: Tensor
+
+    def __init__(self, schema: Schema, candidates: Sequence[int], *, with_linear: bool) -> None:
+        super().__init__()
+        self.layout = FieldLayout(schema)
+        self.candidates = tuple(candidates)
+        self.dim = candidates[-1]
+        self.fields = len(schema.fields)
+        self.linear = RowTable(self.layout.total_rows, 1, std=0.0) if with_linear else None
+        self.register_buffer("candidate_sizes", torch.tensor(self.candidates), persistent=False)
+        self.output: Tensor | None = None
+        self.set_paths(np.full((1, self.fields), len(candidates) - 1))
+
+    def set_paths(self, paths: Paths, update: npt.NDArray[np.bool_] | None = None) -> None:
+        """Chooses the subnets of the next forward passes.
+
+        Args:
+            paths: Candidate positions, shape ``(paths, fields)``; a batch is cut into as many equal pieces.
+            update: Which fields' tables the optimiser may change, shape ``(fields,)``; all by default.
+        """
+        device = self.candidate_sizes.device
+        self.paths = torch.from_numpy(np.ascontiguousarray(paths, dtype=np.int64)).to(device)
+        self.update = None if update is None else torch.from_numpy(update).to(device)
+
+    def forward(self, ids: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """Embeddings of a batch under the chosen paths.
+
+        Args:
+            ids: int32, shape ``(batch, columns)``.
+
+        Returns:
+            One group of shape ``(batch, fields, D)``, and the first-order sum, shape ``(batch,)``, or None.
+        """
+        rows = self.layout.rows(ids)
+        batch = BatchRows.of(rows, self.layout.total_rows) if torch.is_grad_enabled() else None
+        self.output = self.embed(ids, rows, batch)
+        return [self.output], first_order(self.linear, self.layout, ids, rows, batch)
+
+    def embed(self, ids: Tensor, rows: Tensor, batch: BatchRows | None) -> Tensor:
+        """Embeddings of shape ``(batch, fields, D)`` under the chosen paths."""
+        raise NotImplementedError
+
+    def bank(self, ids: Tensor) -> Sequence[Tensor]:
+        """Embeddings of a block of rows from which :meth:`select` takes any subnet's."""
+        raise NotImplementedError
+
+    def select(self, bank: Sequence[Tensor], path: npt.NDArray[np.int64]) -> tuple[list[Tensor], Tensor]:
+        """One subnet's groups, and the columns of the full-width input that they fill."""
+        raise NotImplementedError
+
+    def first_order(self, ids: Tensor) -> Tensor | None:
+        """Sum of first-order weights without a gradient, shape ``(batch,)``."""
+        return first_order(self.linear, self.layout, ids, self.layout.rows(ids), None)
+
+    def _field_of(self, rows: Tensor) -> Tensor:
+        return torch.searchsorted(self.layout.field_start, rows, right=True) - 1
+
+    def _groups(self, path: npt.NDArray[np.int64], device: torch.device) -> list[tuple[int, Tensor]]:
+        kept = [k for k in np.unique(path).tolist() if self.candidates[k] > 0]
+        return [(k, torch.from_numpy(np.flatnonzero(path == k)).to(device)) for k in kept]
+
+
+class PrefixEmbedding(SharedEmbedding):
+    """One table of width D per field; candidate d is its first d columns, the others count as zeros.
+
+    Args:
+        schema: The dataset's fields.
+        candidates: Sizes in ascending order.
+        with_linear: Whether every value also has a first-order weight.
+        std: Standard deviation of the initial values.
+    """
+
+    def __init__(self, schema: Schema, candidates: Sequence[int], *, with_linear: bool, std: float) -> None:
+        super().__init__(schema, candidates, with_linear=with_linear)
+        self.table = RowTable(self.layout.total_rows, self.dim, std=std, zero_rows=self.layout.oov_rows)
+
+    def embed(self, ids: Tensor, rows: Tensor, batch: BatchRows | None) -> Tensor:
+        """See :meth:`SharedEmbedding.embed`."""
+        if batch is None:
+            values = self.table.lookup(rows)
+        else:
+            leaf = self.table.gather(batch.rows, self._widths(batch.rows))
+            values = F.embedding(batch.inverse, leaf)
+        pooled = self.layout.pool(values, ids)
+        sizes = self.candidate_sizes[self.paths]  # (paths, fields)
+        mask = (torch.arange(self.dim, device=ids.device) < sizes.unsqueeze(2)).to(pooled.dtype)
+        if len(mask) == 1:
+            return pooled * mask
+        piece = torch.arange(len(ids), device=ids.device) * len(mask) // len(ids)
+        return pooled * mask[piece]
+
+    def _widths(self, rows: Tensor) -> Tensor:
+        widths = self.candidate_sizes[self.paths.amax(0)]
+        if self.update is not None:
+            widths = widths * self.update
+        return widths[self._field_of(rows)]
+
+    def bank(self, ids: Tensor) -> Sequence[Tensor]:
+        """See :meth:`SharedEmbedding.bank`."""
+        return [self.layout.pool(self.table.lookup(self.layout.rows(ids)), ids)]
+
+    def select(self, bank: Sequence[Tensor], path: npt.NDArray[np.int64]) -> tuple[list[Tensor], Tensor]:
+        """See :meth:`SharedEmbedding.select`."""
+        (full,) = bank
+        groups, columns = [full[:, :0, :0]], [torch.zeros(0, dtype=torch.int64, device=full.device)]
+        for k, fields in self._groups(path, full.device):
+            size = self.candidates[k]
+            groups.append(full[:, fields, :size])
+            columns.append((fields[:, None] * self.dim + torch.arange(size, device=full.device)).reshape(-1))
+        return groups, torch.cat(columns)
+
+
+class SeparateEmbedding(SharedEmbedding):
+    """A table per field and candidate, each with a linear map to D and a non-affine batch norm.
+
+    A batch norm here sees one field at one candidate only, so its running statistics serve every subnet.
+
+    Args:
+        schema: The dataset's fields.
+        candidates: Sizes in ascending order.
+        with_linear: Whether every value also has a first-order weight.
+        std: Standard deviation of the initial values.
+    """
+
+    def __init__(self, schema: Schema, candidates: Sequence[int], *, with_linear: bool, std: float) -> None:
+        super().__init__(schema, candidates, with_linear=with_linear)
+        self.tables = nn.ModuleDict()
+        self.maps = nn.ParameterDict()
+        for k, size in enumerate(self.candidates):
+            if size > 0:
+                table = RowTable(self.layout.total_rows, size, std=std, zero_rows=self.layout.oov_rows)
+                self.tables[str(k)] = table
+                self.maps[str(k)] = nn.Parameter(torch.randn(self.fields, size, self.dim) * size**-0.5)
+        shape = (len(self.candidates), self.fields, self.dim)
+        self.register_buffer("running_mean", torch.zeros(shape))
+        self.register_buffer("running_var", torch.ones(shape))
+
+    def embed(self, ids: Tensor, rows: Tensor, batch: BatchRows | None) -> Tensor:
+        """See :meth:`SharedEmbedding.embed`."""
+        if len(self.paths) != 1:
+            raise InputError("sharing='separate' trains one path a step: set paths=1")
+        path = self.paths[0].cpu().numpy()
+        out = torch.zeros(len(ids), self.fields, self.dim, device=ids.device)
+        for k, fields in self._groups(path, ids.device):
+            chosen = fields.tolist()
+            columns = self.layout.columns_of(chosen)
+            if batch is None:
+                values = self._table(k).lookup(rows[:, columns])
+            else:
+                values = self._gather(k, fields, batch, columns)
+            out = out.index_copy(1, fields, self._align(k, fields, self.layout.pool(values, ids, chosen)))
+        return out
+
+    def _table(self, k: int) -> RowTable:
+        table = self.tables[str(k)]
+        assert isinstance(table, RowTable)
+        return table
+
+    def _gather(self, k: int, fields: Tensor, batch: BatchRows, columns: list[int]) -> Tensor:
+        field_of = self._field_of(batch.rows)
+        mine = torch.isin(field_of, fields)
+        rows = batch.rows[mine]
+        widths = None
+        if self.update is not None:
+            widths = self.update[field_of[mine]] * self.candidates[k]
+        position = mine.cumsum(0) - 1
+        return F.embedding(position[batch.inverse[:, columns]], self._table(k).gather(rows, widths))
+
+    def _align(self, k: int, fields: Tensor, values: Tensor) -> Tensor:
+        mapped = torch.einsum("bfd,fde->bfe", values, self.maps[str(k)][fields]).flatten(1)
+        mean = self.running_mean[k, fields].reshape(-1)
+        var = self.running_var[k, fields].reshape(-1)
+        normed = F.batch_norm(mapped, mean, var, training=self.training)
+        if self.training:
+            self.running_mean[k, fields] = mean.view(len(fields), -1)
+            self.running_var[k, fields] = var.view(len(fields), -1)
+        return normed.view(len(values), len(fields), self.dim)
+
+    def bank(self, ids: Tensor) -> Sequence[Tensor]:
+        """See :meth:`SharedEmbedding.bank`."""
+        rows = self.layout.rows(ids)
+        fields = torch.arange(self.fields, device=ids.device)
+        return [
+            self._align(k, fields, self.layout.pool(self._table(k).lookup(rows), ids)) if size > 0 else rows[:, :0]
+            for k, size in enumerate(self.candidates)
+        ]
+
+    def select(self, bank: Sequence[Tensor], path: npt.NDArray[np.int64]) -> tuple[list[Tensor], Tensor]:
+        """See :meth:`SharedEmbedding.select`."""
+        device = bank[-1].device
+        groups, columns = [bank[-1][:, :0]], [torch.zeros(0, dtype=torch.int64, device=device)]
+        for k, fields in self._groups(path, device):
+            groups.append(bank[k][:, fields])
+            columns.append((fields[:, None] * self.dim + torch.arange(self.dim, device=device)).reshape(-1))
+        return groups, torch.cat(columns)
+
+
+_SHARINGS: dict[str, type[PrefixEmbedding] | type[SeparateEmbedding]] = {
+    "prefix": PrefixEmbedding,
+    "separate": SeparateEmbedding,
+}
+
+
+class Supernet(nn.Module):
+    """A backbone over a weight-sharing embedding.
+
+    Args:
+        schema: The dataset's fields.
+        candidates: Sizes in ascending order; the last one is D.
+        options: Backbone and the rest.
+        sharing: ``"prefix"`` or ``"separate"``.
+        seed: Seed of the initial values.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        candidates: Sequence[int],
+        *,
+        options: ModelOptions,
+        sharing: str = "prefix",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if sharing not in _SHARINGS:
+            raise InputError(f"sharing={sharing!r} is not known: give one of {', '.join(_SHARINGS)}")
+        backbone = backbone_class(options.backbone)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.embedding = _SHARINGS[sharing](
+                schema, candidates, with_linear=backbone.first_order, std=options.init_std
+            )
+            self.backbone = backbone(
+                [(self.embedding.fields, self.embedding.dim)],
+                hidden=options.hidden,
+                batch_norm=options.batch_norm,
+                dropout=options.dropout,
+                batch_statistics=True,
+            )
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Logits of shape ``(batch,)`` under the chosen paths."""
+        groups, linear = self.embedding(ids)
+        logits: Tensor = self.backbone(groups, linear)
+        return logits
+
+    @torch.no_grad()
+    def logits(self, paths: Paths, ids: Tensor, *, block: int = 16384) -> Tensor:
+        """Logits of many subnets on the same rows.
+
+        The rows' embeddings are looked up once per block and shared by all subnets; a subnet multiplies only the
+        columns it keeps. Memory is bounded by the block.
+
+        Args:
+            paths: Candidate positions, shape ``(paths, fields)``.
+            ids: int32, shape ``(rows, columns)``.
+            block: Rows whose embeddings are held at a time.
+
+        Returns:
+            Shape ``(paths, rows)``.
+        """
+        self.eval()
+        pieces = torch.tensor_split(ids, max(1, round(len(ids) / block)))
+        return torch.cat([self._block_logits(paths, piece) for piece in pieces], dim=1)
+
+    def _block_logits(self, paths: Paths, ids: Tensor) -> Tensor:
+        bank, linear = self.embedding.bank(ids), self.embedding.first_order(ids)
+        return torch.stack([self._subnet(bank, linear, path) for path in paths])
+
+    def _subnet(self, bank: Sequence[Tensor], linear: Tensor | None, path: npt.NDArray[np.int64]) -> Tensor:
+        groups, columns = self.embedding.select(bank, path)
+        logits: Tensor = self.backbone(groups, linear, columns)
+        return logits
+
+
+class SubnetScorer:
+    """Validation AUC of subnets with inherited weights, always on the same rows.
+
+    Args:
+        supernet: The trained supernet.
+        split: Validation rows.
+        rows: At most this many of them, drawn once by ``seed``.
+        seed: Seed of the draw.
+        block: Rows whose embeddings are held at a time.
+    """
+
+    def __init__(
+        self, supernet: Supernet, split: Split, *, rows: int = 50_000, seed: int = 0, block: int = 16384
+    ) -> None:
+        self.supernet = supernet
+        self.block = block
+        device = next(supernet.parameters()).device
+        feed = Feed(split, torch.device("cpu"))
+        chosen = slice(None)
+        if rows < len(feed):
+            order = np.random.default_rng(seed).permutation(len(feed))[:rows]
+            chosen = torch.from_numpy(np.sort(order))
+        self.ids, labels = feed.batch(chosen)
+        self.ids = self.ids.to(device)
+        self.labels = labels.numpy()
+
+    def __call__(self, paths: Paths) -> npt.NDArray[np.float64]:
+        """AUC of every path, float64 of shape ``(paths,)``."""
+        logits = self.supernet.logits(paths, self.ids, block=self.block).cpu().numpy()
+        return np.array([auc(row, self.labels) for row in logits])

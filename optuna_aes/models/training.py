@@ -1,0 +1,304 @@
+"""The one training loop: right-sized models and supernets, CPU and CUDA, resumable at every epoch's end."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.metrics import log_loss, roc_auc_score
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from optuna_aes.data.dataset import Split
+from optuna_aes.errors import InputError
+from optuna_aes.models.model import dense_parameters, row_tables
+from optuna_aes.models.rows import RowAdam
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a model is trained.
+
+    Args:
+        epochs: Passes over the training rows, at most.
+        batch_size: Rows of a step.
+        lr: Adam's learning rate, tables and tower alike.
+        l2: Weight decay on the rows that a batch touches.
+        patience: Training stops after this many epochs without a better validation AUC; 0 never stops it.
+        lr_decay: The learning rate is multiplied by this at every epoch without a better validation AUC.
+        eval_batch_size: Rows of a forward pass without gradients.
+    """
+
+    epochs: int = 10
+    batch_size: int = 4096
+    lr: float = 1e-3
+    l2: float = 0.0
+    patience: int = 2
+    lr_decay: float = 0.1
+    eval_batch_size: int = 16384
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "eval_batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} is out of range: give at least 1")
+        if not self.lr > 0:
+            raise InputError(f"lr={self.lr} must be above 0")
+        if self.l2 < 0 or self.patience < 0 or not 0 < self.lr_decay <= 1:
+            raise InputError(
+                f"l2={self.l2}, patience={self.patience} must be 0 or more and lr_decay={self.lr_decay} in (0, 1]"
+            )
+
+
+class StepHook(Protocol):
+    """What a supernet adds to a training step; every method is called on the training thread."""
+
+    def before(self, step: int, steps: int) -> None:
+        """Called before step ``step`` of ``steps`` in all."""
+
+    def after(self, step: int, loss: Tensor) -> None:
+        """Called after the backward pass, before the update."""
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready state, for a checkpoint."""
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """The inverse of :meth:`state`."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch came to: its number from 1, mean loss, validation AUC, seconds, rows per second of training."""
+
+    number: int
+    loss: float
+    auc: float
+    seconds: float
+    rows_per_second: float
+
+
+@dataclass
+class TrainState:
+    """All that a resumed training needs: tensors by name, and JSON-ready values."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+OnEpoch = Callable[[Epoch, Callable[[], TrainState]], None]
+OnStep = Callable[[int, int, float], None]
+
+
+class Feed:
+    """Batches of a split by slicing tensors; on CUDA the split lives on the device.
+
+    Args:
+        split: Rows of a dataset.
+        device: Where batches are wanted.
+    """
+
+    def __init__(self, split: Split, device: torch.device) -> None:
+        with warnings.catch_warnings():  # a memory-mapped split is read-only, and nothing here writes to it
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            self.ids = torch.from_numpy(np.asarray(split.ids)).to(device)
+            self.labels = torch.from_numpy(np.asarray(split.labels)).to(device)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Ids, int32 of shape ``(batch, columns)``, and labels, float32 of shape ``(batch,)``."""
+        return self.ids[index], self.labels[index].float()
+
+
+class Trainer:
+    """Trains a model on a dataset's splits.
+
+    The same seed gives the same weights on one CPU thread, resumed or not: order and dropout are drawn from the seed and
+    the epoch's number, so nothing of a random generator has to be carried over.
+
+    Args:
+        model: Takes int32 ids and gives logits; its :class:`RowTable` modules are updated by touched rows, everything
+            else by dense Adam.
+        train: Training rows.
+        valid: Validation rows.
+        options: How to train.
+        seed: Seed of order and dropout.
+        device: Where to train.
+        hook: What a supernet adds to each step.
+        evaluate: Gives the validation AUC of the model; a plain forward pass by default.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: Split,
+        valid: Split,
+        options: TrainOptions,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        hook: StepHook | None = None,
+        evaluate: Callable[[], float] | None = None,
+    ) -> None:
+        self.device = torch.device(device)
+        self.model = model.to(self.device)
+        self.options = options
+        self.seed = seed
+        self.hook = hook
+        self.train_feed = Feed(train, self.device)
+        self.valid = valid
+        self.evaluate = evaluate or (lambda: auc(predict(self.model, valid, options.eval_batch_size), valid.labels))
+        self.rows = RowAdam(row_tables(model), lr=options.lr, l2=options.l2)
+        self.dense = torch.optim.Adam(dense_parameters(model).values(), lr=options.lr, fused=True)
+        self.epoch = 0
+        self.bad_epochs = 0
+        self.best_auc = -np.inf
+        self.best: dict[str, Tensor] = {}
+        self.history: list[Epoch] = []
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of one pass over the training rows."""
+        return -(-len(self.train_feed) // self.options.batch_size)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or early stopping ended the training."""
+        stopped = self.options.patience and self.bad_epochs >= self.options.patience
+        return bool(stopped) or self.epoch >= self.options.epochs
+
+    def run(self, *, on_epoch: OnEpoch | None = None, on_step: OnStep | None = None) -> list[Epoch]:
+        """Trains to the end, and leaves the weights of the best validation AUC in the model.
+
+        Args:
+            on_epoch: Called at every epoch's end with the epoch and a function that gives the state to resume from.
+            on_step: Called after every step with the step's number, the number of steps, and rows per second.
+
+        Returns:
+            All epochs, those before a resume included.
+        """
+        while not self.finished:
+            started = time.perf_counter()
+            loss = self._epoch(on_step)
+            trained = time.perf_counter() - started
+            score = self.evaluate()
+            self._after_epoch(score)
+            seconds = time.perf_counter() - started
+            self.history.append(Epoch(self.epoch, loss, score, seconds, len(self.train_feed) / trained))
+            if on_epoch is not None:
+                on_epoch(self.history[-1], self.state)
+        if self.best:
+            self.model.load_state_dict(self.best)
+        return self.history
+
+    def _epoch(self, on_step: OnStep | None) -> float:
+        self.model.train()
+        steps, started = self.steps_per_epoch, time.perf_counter()
+        total = torch.zeros((), device=self.device)
+        # fork_rng leaves the caller's generators as they were
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(self.seed * 1_000_003 + self.epoch)
+            order = torch.randperm(len(self.train_feed)).to(self.device)
+            for step, index in enumerate(order.split(self.options.batch_size)):
+                total += self._step(self.epoch * steps + step, *self.train_feed.batch(index)) * len(index)
+                if on_step is not None:
+                    rows = min((step + 1) * self.options.batch_size, len(order))
+                    on_step(
+                        self.epoch * steps + step + 1,
+                        self.options.epochs * steps,
+                        rows / (time.perf_counter() - started),
+                    )
+        self.epoch += 1
+        return float(total) / len(order)
+
+    def _step(self, step: int, ids: Tensor, labels: Tensor) -> Tensor:
+        if self.hook is not None:
+            self.hook.before(step, self.options.epochs * self.steps_per_epoch)
+        loss = F.binary_cross_entropy_with_logits(self.model(ids), labels)
+        self.dense.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.hook is not None:
+            self.hook.after(step, loss.detach())
+        self.dense.step()
+        self.rows.step()
+        return loss.detach()
+
+    def _after_epoch(self, score: float) -> None:
+        if score > self.best_auc:
+            self.best_auc, self.bad_epochs = score, 0
+            self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            return
+        self.bad_epochs += 1
+        self._set_lr(self.rows.lr * self.options.lr_decay)
+
+    def _set_lr(self, lr: float) -> None:
+        self.rows.lr = lr
+        for group in self.dense.param_groups:
+            group["lr"] = lr
+
+    def state(self) -> TrainState:
+        """What :meth:`load` needs to go on from here as if nothing had happened."""
+        tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
+        tensors |= {f"best.{n}": t for n, t in self.best.items()}
+        tensors |= {f"rows.{n}": t for n, t in self.rows.state()}
+        for name, parameter in dense_parameters(self.model).items():
+            tensors |= {f"dense.{name}.{key}": t for key, t in self.dense.state[parameter].items()}
+        meta = {
+            "epoch": self.epoch,
+            "bad_epochs": self.bad_epochs,
+            "best_auc": self.best_auc,
+            "lr": self.rows.lr,
+            "row_steps": self.rows.steps,
+            "history": [vars(e) for e in self.history],
+            "hook": self.hook.state() if self.hook is not None else None,
+        }
+        return TrainState(tensors, meta)
+
+    def load(self, state: TrainState) -> None:
+        """Goes back to a state that :meth:`state` gave, in this process or another."""
+        meta = state.meta
+        self.model.load_state_dict(_under(state.tensors, "model."))
+        self.best = {n: t.to(self.device) for n, t in _under(state.tensors, "best.").items()}
+        self.rows.load(_under(state.tensors, "rows."), int(meta["row_steps"]))
+        for name, parameter in dense_parameters(self.model).items():
+            saved = _under(state.tensors, f"dense.{name}.")
+            self.dense.state[parameter] = {key: t.to(self.device) for key, t in saved.items()}
+        self.epoch, self.bad_epochs = int(meta["epoch"]), int(meta["bad_epochs"])
+        self.best_auc = float(meta["best_auc"])
+        self.history = [Epoch(**e) for e in meta["history"]]
+        self._set_lr(float(meta["lr"]))
+        if self.hook is not None:
+            self.hook.load(meta["hook"])
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+@torch.no_grad()
+def predict(model: nn.Module, split: Split, batch_size: int = 16384) -> npt.NDArray[np.float32]:
+    """Click probabilities of every row, float32 of shape ``(rows,)``."""
+    model.eval()
+    device = next(model.parameters()).device
+    feed = Feed(split, device)
+    parts = [
+        torch.sigmoid(model(feed.batch(slice(start, start + batch_size))[0])).cpu().numpy()
+        for start in range(0, len(feed), batch_size)
+    ]
+    return np.concatenate(parts)
+
+
+def auc(probabilities: npt.NDArray[np.floating[Any]], labels: npt.NDArray[Any]) -> float:
+    """Area under the ROC curve."""
+    return float(roc_auc_score(labels, probabilities))
+
+
+def logloss(probabilities: npt.NDArray[np.floating[Any]], labels: npt.NDArray[Any]) -> float:
+    """Mean binary cross-entropy."""
+    return float(log_loss(labels, np.clip(probabilities.astype(np.float64), 1e-7, 1 - 1e-7)))
