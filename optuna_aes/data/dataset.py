@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -189,23 +189,46 @@ def write_schema(folder: Path, schema: Schema, *, fingerprint: str, facts: Mappi
 
 
 class atomic_folder:  # noqa: N801 - used as a context manager, like tempfile's
-    """Builds a folder beside its final place and moves it there only when the block ends well."""
+    """Builds a folder beside its final place and moves it there only when the block ends well.
+
+    Raises:
+        DataError: If something else than an encoded dataset is in the way, or the folder cannot be written.
+    """
 
     def __init__(self, target: Path) -> None:
         self.target = target
 
     def __enter__(self) -> Path:
-        self.target.parent.mkdir(parents=True, exist_ok=True)
-        self._tmp = Path(tempfile.mkdtemp(prefix=f".{self.target.name}-", dir=self.target.parent))
+        if self.target.exists() and not (self.target / "schema.json").exists() and not _is_empty_folder(self.target):
+            raise DataError(f"{self.target} is there and is no encoded dataset: choose another folder to write to")
+        self._tmp = self.target.parent / f".{self.target.name}-{secrets.token_hex(4)}"
+        try:
+            self._tmp.mkdir(parents=True)
+        except OSError as error:
+            raise DataError(
+                f"cannot write to {self.target.parent} ({error.strerror}): choose another folder"
+            ) from error
         return self._tmp
 
     def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
-        if exc_type is None:
-            if self.target.exists():
-                shutil.rmtree(self.target)
-            self._tmp.rename(self.target)
-        else:
+        try:
+            if exc_type is None:
+                self._move()
+        finally:
             shutil.rmtree(self._tmp, ignore_errors=True)
+
+    def _move(self) -> None:
+        if self.target.exists():
+            shutil.rmtree(self.target)
+        try:
+            self._tmp.rename(self.target)
+        except OSError:
+            if not (self.target / "schema.json").exists():  # not that another process wrote the same at the same time
+                raise
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
 
 
 def _check_split(schema: Schema, name: str, split: Split) -> None:
@@ -235,10 +258,13 @@ def _check_split(schema: Schema, name: str, split: Split) -> None:
 
 
 def content_fingerprint(schema: Schema, splits: Mapping[str, Split]) -> str:
+    """Hex digest of schema, ids and labels: equal for equal content, wherever and however it is kept."""
     digest = hashlib.blake2b(json.dumps(schema.to_json(), sort_keys=True).encode(), digest_size=16)
     for name in SPLITS:
         for array in (splits[name].ids, splits[name].labels):
             digest.update(str(array.shape).encode())
-            for start in range(0, len(array), 1 << 18):  # by pieces, so that a memory-mapped file is never whole in memory
+            for start in range(
+                0, len(array), 1 << 18
+            ):  # by pieces, so that a memory-mapped file is never whole in memory
                 digest.update(np.ascontiguousarray(array[start : start + (1 << 18)]).data)
     return digest.hexdigest()
