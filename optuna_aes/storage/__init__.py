@@ -1,0 +1,33 @@
+"""Where studies and artifacts are kept: the relational database, checkpoints in it, and the claims of dead workers."""
+
+from typing import TYPE_CHECKING, Any
+
+from optuna_aes.storage.artifacts import DamagedArtifactError, RDBArtifactStore, open_artifact_store
+from optuna_aes.storage.claims import RequeueTrial, mark_worker, reclaim_dead, release, worker_identity
+from optuna_aes.storage.engine import open_storage, safe_url
+
+if TYPE_CHECKING:
+    from optuna_aes.storage.checkpoints import Checkpoints
+
+__all__ = [
+    "Checkpoints",
+    "DamagedArtifactError",
+    "RDBArtifactStore",
+    "RequeueTrial",
+    "mark_worker",
+    "open_artifact_store",
+    "open_storage",
+    "reclaim_dead",
+    "release",
+    "safe_url",
+    "worker_identity",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Checkpoints alone needs torch, whose import takes longer than a whole `status` or `pareto`.
+    if name == "Checkpoints":
+        from optuna_aes.storage.checkpoints import Checkpoints
+
+        return Checkpoints
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,249 @@
+"""Artifacts in the relational database itself, so that workers need nothing shared but the database."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import unquote, urlsplit
+
+import sqlalchemy as sa
+from optuna.artifacts import Boto3ArtifactStore, FileSystemArtifactStore
+from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.storages import RDBStorage
+from sqlalchemy.exc import SQLAlchemyError
+
+from optuna_aes.errors import StorageError
+from optuna_aes.storage._rdb import one_line, retry_races
+from optuna_aes.storage.engine import open_storage, safe_url
+
+if TYPE_CHECKING:
+    from optuna.artifacts._protocol import ArtifactStore
+
+CHUNK_BYTES = 2**20  # below MySQL's smallest default packet, and little to hold in memory
+
+_METADATA = sa.MetaData()
+_BLOBS = sa.Table(
+    "aes_blobs",
+    _METADATA,
+    sa.Column("artifact_id", sa.String(255), primary_key=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("chunks", sa.Integer, nullable=False),
+    sa.Column("created", sa.DateTime, nullable=False),
+)
+_CHUNKS = sa.Table(
+    "aes_blob_chunks",
+    _METADATA,
+    sa.Column("artifact_id", sa.String(255), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("data", sa.LargeBinary(CHUNK_BYTES), nullable=False),
+)
+
+
+class DamagedArtifactError(StorageError):
+    """An artifact is there, but its content is not what was written."""
+
+
+class RDBArtifactStore:
+    """Keeps artifacts as chunks in two tables (``aes_blobs``, ``aes_blob_chunks``) of the studies' own database.
+
+    An artifact is written in one transaction: readers see all of it or nothing, also after a crash. It is read chunk by
+    chunk, and checked against its SHA-256 before the last chunk is handed out. The first write creates the tables.
+
+    Args:
+        storage: The storage whose database and connections to use, or a URL for :func:`open_storage`.
+    """
+
+    def __init__(self, storage: RDBStorage | str) -> None:
+        self._storage = open_storage(storage)
+        self._has_tables = False
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        """Open an artifact for reading from start to end.
+
+        Args:
+            artifact_id: The artifact's name.
+
+        Returns:
+            A binary stream, not seekable. Its ``read`` raises DamagedArtifactError where the content is not whole.
+
+        Raises:
+            ArtifactNotFound: If there is no such artifact.
+        """
+        with self._errors(f"read artifact {artifact_id}"):
+            if not self._tables_exist():
+                raise ArtifactNotFound(f"no artifact {artifact_id} in {safe_url(self._storage.url)}")
+            with self._storage.engine.connect() as connection:
+                blob = connection.execute(sa.select(_BLOBS).where(_BLOBS.c.artifact_id == artifact_id)).one_or_none()
+        if blob is None:
+            raise ArtifactNotFound(f"no artifact {artifact_id} in {safe_url(self._storage.url)}")
+        return io.BufferedReader(_BlobReader(self, blob), buffer_size=CHUNK_BYTES)
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        """Store an artifact whole, or not at all. One of the same name is replaced.
+
+        Args:
+            artifact_id: The artifact's name, of at most 255 characters.
+            content_body: A binary stream, read to its end.
+
+        Raises:
+            StorageError: If the database cannot store it.
+        """
+        if not artifact_id or len(artifact_id) > 255:
+            raise StorageError(
+                f"an artifact's name has 1 to 255 characters, and {artifact_id!r} has {len(artifact_id)}"
+            )
+        digest, size, number = hashlib.sha256(), 0, 0
+        with self._errors(f"write artifact {artifact_id}"):
+            self._create_tables()
+            with self._storage.engine.begin() as connection:
+                _delete(connection, artifact_id)
+                for number, data in enumerate(_chunks(content_body), start=1):
+                    digest.update(data)
+                    size += len(data)
+                    row = {"artifact_id": artifact_id, "number": number - 1, "data": data}
+                    connection.execute(sa.insert(_CHUNKS), row)
+                header = {"artifact_id": artifact_id, "size": size, "sha256": digest.hexdigest(), "chunks": number}
+                created = datetime.now(timezone.utc).replace(tzinfo=None)
+                connection.execute(sa.insert(_BLOBS), {**header, "created": created})
+
+    def remove(self, artifact_id: str) -> None:
+        """Delete an artifact.
+
+        Args:
+            artifact_id: The artifact's name.
+
+        Raises:
+            ArtifactNotFound: If there is no such artifact.
+        """
+        with self._errors(f"remove artifact {artifact_id}"):
+            found = 0
+            if self._tables_exist():
+                with self._storage.engine.begin() as connection:
+                    found = _delete(connection, artifact_id)
+            if not found:
+                raise ArtifactNotFound(f"no artifact {artifact_id} in {safe_url(self._storage.url)}")
+
+    def _read_chunk(self, artifact_id: str, number: int) -> bytes:
+        where = (_CHUNKS.c.artifact_id == artifact_id) & (_CHUNKS.c.number == number)
+        with self._errors(f"read artifact {artifact_id}"), self._storage.engine.connect() as connection:
+            data = connection.execute(sa.select(_CHUNKS.c.data).where(where)).scalar_one_or_none()
+        if data is None:
+            raise DamagedArtifactError(f"artifact {artifact_id} is damaged: chunk {number} is missing")
+        return bytes(data)
+
+    def _tables_exist(self) -> bool:
+        if not self._has_tables:
+            self._has_tables = sa.inspect(self._storage.engine).has_table(_CHUNKS.name)
+        return self._has_tables
+
+    def _create_tables(self) -> None:
+        if not self._tables_exist():
+            retry_races(lambda: _METADATA.create_all(self._storage.engine))
+
+    @contextmanager
+    def _errors(self, action: str) -> Iterator[None]:
+        """Turn the database's errors, which quote SQL over many lines, into ours."""
+        try:
+            yield
+        except SQLAlchemyError as error:
+            where, secret = safe_url(self._storage.url), self._storage.engine.url.password
+            raise StorageError(f"cannot {action} in {where}: {one_line(error, secret)}") from None
+
+
+class _BlobReader(io.RawIOBase):
+    """Streams one artifact; every chunk is a short read of its own, so that no connection stays open between."""
+
+    def __init__(self, store: RDBArtifactStore, blob: sa.Row[Any]) -> None:
+        self._store, self._blob = store, blob
+        self._digest = hashlib.sha256()
+        self._number, self._size = 0, 0
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._rest and self._number < self._blob.chunks:
+            self._rest = memoryview(self._next())
+        part = self._rest[: len(buffer)]
+        buffer[: len(part)] = part
+        self._rest = self._rest[len(part) :]
+        return len(part)
+
+    def _next(self) -> bytes:
+        data = self._store._read_chunk(self._blob.artifact_id, self._number)
+        self._number += 1
+        self._size += len(data)
+        self._digest.update(data)
+        # Checked before the last chunk leaves: a caller that reads exactly the size never asks for the end.
+        is_last = self._number == self._blob.chunks
+        if is_last and (self._size, self._digest.hexdigest()) != (self._blob.size, self._blob.sha256):
+            raise DamagedArtifactError(
+                f"artifact {self._blob.artifact_id} is damaged: its content does not match its checksum"
+            )
+        return data
+
+
+def open_artifact_store(spec: str | None, storage: RDBStorage) -> ArtifactStore:
+    """Open the place where checkpoints and other artifacts are kept.
+
+    Args:
+        spec: None for the studies' own database, a folder (a path or ``file:///…``, created if need be), or
+            ``s3://BUCKET``.
+        storage: The studies' storage.
+
+    Raises:
+        StorageError: If the place cannot be used.
+    """
+    if spec is None:
+        return RDBArtifactStore(storage)
+    scheme, found, rest = spec.partition("://")
+    if not found:
+        return _folder_store(Path(spec))
+    if scheme == "file":
+        return _folder_store(Path(unquote(urlsplit(spec).path)))
+    if scheme == "s3":
+        return _s3_store(rest.rstrip("/"))
+    raise StorageError(f"the artifact store '{scheme}://...' is of an unknown kind: give a folder or s3://BUCKET")
+
+
+def _folder_store(folder: Path) -> ArtifactStore:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"the artifact folder {folder} cannot be created: {error.strerror}") from None
+    # Absolute, so that it stays the same folder when the process changes its own.
+    return FileSystemArtifactStore(folder.absolute())
+
+
+def _s3_store(bucket: str) -> ArtifactStore:
+    if not bucket or "/" in bucket:
+        raise StorageError(f"the artifact store s3://{bucket} must be a bucket alone, without a path: s3://BUCKET")
+    try:
+        # Without a copy of each blob in memory; our callers open the file they pass for this purpose only.
+        return Boto3ArtifactStore(bucket, avoid_buf_copy=True)
+    except ImportError:
+        raise StorageError(f"the artifact store s3://{bucket} needs boto3: pip install boto3") from None
+
+
+def _chunks(body: BinaryIO) -> Iterator[bytes]:
+    buffer = io.BytesIO()
+    while data := body.read(CHUNK_BYTES - buffer.tell()):
+        # A stream may give less than it was asked for; tiny chunks would cost a row each.
+        buffer.write(data)
+        if buffer.tell() >= CHUNK_BYTES:
+            yield buffer.getvalue()
+            buffer = io.BytesIO()
+    if buffer.tell():
+        yield buffer.getvalue()
+
+
+def _delete(connection: sa.Connection, artifact_id: str) -> int:
+    connection.execute(sa.delete(_CHUNKS).where(_CHUNKS.c.artifact_id == artifact_id))
+    return connection.execute(sa.delete(_BLOBS).where(_BLOBS.c.artifact_id == artifact_id)).rowcount

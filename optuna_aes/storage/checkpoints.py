@@ -1,0 +1,185 @@
+"""Checkpoints that survive a crash at any moment: written whole before they are named, the last few kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tempfile
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import optuna
+import torch
+from optuna.artifacts.exceptions import ArtifactNotFound
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from optuna_aes.errors import InputError, StorageError
+from optuna_aes.storage.artifacts import DamagedArtifactError
+
+if TYPE_CHECKING:
+    from optuna.artifacts._protocol import ArtifactStore
+
+INDEX_PREFIX = "aes:checkpoint:"
+
+_META = "aes"
+_COPY_BYTES = 2**20
+_logger = logging.getLogger(__name__)
+
+
+class _Entry(TypedDict):
+    artifact_id: str
+    step: int
+    sha256: str
+    bytes: int
+
+
+class Checkpoints:
+    """The last checkpoints of one long step of work, such as a fit, in an artifact store.
+
+    A checkpoint is one safetensors file with its meta data as JSON in the header. The list of those that exist is an
+    attribute of the study, written only after the file is whole; files that it no longer names are removed after that.
+
+    One worker writes at a time. If a second one does, believed dead but only slow, every checkpoint stays whole, and
+    the list names those written last.
+
+    Args:
+        store: Where the files go.
+        study: The study that names them.
+        key: What the checkpoints are of; one key, one list.
+        keep: How many are kept.
+    """
+
+    def __init__(self, store: ArtifactStore, study: optuna.Study, *, key: str, keep: int = 2) -> None:
+        if keep < 1:
+            raise InputError(f"keep must be at least 1, and is {keep}")
+        if not key or len(key) > 400:  # Optuna's attribute names end at 512 characters
+            raise InputError(f"key must have 1 to 400 characters, and has {len(key)}")
+        self._store = store
+        self._study = study
+        self._name = INDEX_PREFIX + key
+        self._keep = keep
+
+    def save(self, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any], *, step: int) -> None:
+        """Write a checkpoint, and forget the oldest ones.
+
+        Args:
+            tensors: Name to tensor, on any device. Views and tensors that share memory are stored each on their own.
+            meta: What JSON can hold; keys that are numbers come back as text.
+            step: The step that is done, e.g. the epoch. A checkpoint of the same step is replaced.
+
+        Raises:
+            StorageError: If it cannot be written; the earlier checkpoints stay.
+        """
+        header = {_META: json.dumps(dict(meta))}
+        artifact_id = f"aes-{uuid.uuid4().hex}"
+        with tempfile.TemporaryDirectory(prefix="optuna-aes-") as folder:
+            path = Path(folder) / "checkpoint.safetensors"
+            try:
+                save_file(_storable(tensors), path, metadata=header)
+                digest, size = _digest(path)
+                with path.open("rb") as body:
+                    self._store.write(artifact_id, body)
+            except BaseException as error:
+                self._discard(artifact_id)
+                if isinstance(error, (OSError, SafetensorError)):
+                    raise StorageError(f"checkpoint {step} cannot be written: {error}") from error
+                raise
+        old = self._index()
+        entries = [entry for entry in old if entry["step"] != step]
+        entries.append({"artifact_id": artifact_id, "step": step, "sha256": digest, "bytes": size})
+        entries = entries[-self._keep :]
+        self._write_index(entries)
+        named = {entry["artifact_id"] for entry in entries}
+        for entry in old:
+            if entry["artifact_id"] not in named:
+                self._discard(entry["artifact_id"])
+
+    def load(self, max_step: int | None = None) -> tuple[dict[str, torch.Tensor], dict[str, Any], int] | None:
+        """Read the checkpoint of the highest step that is whole.
+
+        Args:
+            max_step: Leave out checkpoints of later steps.
+
+        Returns:
+            The tensors on the CPU, the meta data and the step, or None if no checkpoint is left to read.
+
+        Raises:
+            StorageError: If the store cannot be reached. One that is missing or damaged is skipped with a warning.
+        """
+        # Not simply the one written last: a slow worker that was declared dead may have added an earlier step.
+        for entry in sorted(self._index(), key=lambda entry: -entry["step"]):
+            if max_step is not None and entry["step"] > max_step:
+                continue
+            try:
+                return *self._read(entry), entry["step"]
+            except (ArtifactNotFound, DamagedArtifactError, SafetensorError) as error:
+                _logger.warning(
+                    "Checkpoint of step %d is not usable (%s); trying an earlier one.", entry["step"], error
+                )
+        return None
+
+    def remove(self) -> None:
+        """Remove all checkpoints of this key."""
+        old = self._index()
+        if old:
+            self._write_index([])  # Optuna's attributes cannot be deleted
+        for entry in old:
+            self._discard(entry["artifact_id"])
+
+    def _read(self, entry: _Entry) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        with tempfile.TemporaryDirectory(prefix="optuna-aes-") as folder:
+            path = Path(folder) / "checkpoint.safetensors"
+            digest = hashlib.sha256()
+            with self._store.open_reader(entry["artifact_id"]) as reader, path.open("wb") as file:
+                while data := reader.read(_COPY_BYTES):
+                    digest.update(data)
+                    file.write(data)
+            if digest.hexdigest() != entry["sha256"]:
+                raise DamagedArtifactError(f"artifact {entry['artifact_id']} does not match its checksum")
+            with safe_open(path, framework="pt", device="cpu") as content:
+                # Cloned, because the file they are mapped from is about to go.
+                tensors = {name: content.get_tensor(name).clone() for name in content.keys()}  # noqa: SIM118
+                meta = json.loads(content.metadata()[_META])
+        return tensors, meta
+
+    def _index(self) -> list[_Entry]:
+        attrs = self._study._storage.get_study_system_attrs(self._study._study_id)
+        entries: list[_Entry] = attrs.get(self._name, [])
+        return entries
+
+    def _write_index(self, entries: list[_Entry]) -> None:
+        # A system attribute: a user attribute would be shown in every table of the dashboard.
+        value: Any = entries
+        self._study._storage.set_study_system_attr(self._study._study_id, self._name, value)
+
+    def _discard(self, artifact_id: str) -> None:
+        # Space that is not given back harms nobody; a fit that stops for it does.
+        with suppress(ArtifactNotFound, StorageError, OSError):
+            self._store.remove(artifact_id)
+
+
+def _storable(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    seen: set[int] = set()
+    plain = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().to("cpu").contiguous()
+        # safetensors refuses two tensors in one piece of memory.
+        if tensor.untyped_storage().data_ptr() in seen:
+            tensor = tensor.clone()
+        seen.add(tensor.untyped_storage().data_ptr())
+        plain[name] = tensor
+    return plain
+
+
+def _digest(path: Path) -> tuple[str, int]:
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while data := file.read(_COPY_BYTES):
+            digest.update(data)
+            size += len(data)
+    return digest.hexdigest(), size

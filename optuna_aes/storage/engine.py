@@ -1,0 +1,232 @@
+"""Opening the relational database that holds the studies, with errors that a user can act on."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning, OptunaError
+from optuna.storages import RDBStorage
+from sqlalchemy import create_engine, inspect
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
+
+from optuna_aes.errors import StorageError
+from optuna_aes.storage._rdb import PLUGIN, ensure_row_locks, one_line, retry_races
+from optuna_aes.storage.claims import RequeueTrial
+
+BUSY_TIMEOUT = 60  # seconds a SQLite writer waits for another
+CONNECT_TIMEOUT = 10  # seconds until a server that does not answer counts as unreachable
+
+_KINDS = "sqlite:///FILE.db, postgresql://USER:PASSWORD@HOST/DATABASE or mysql+pymysql://USER:PASSWORD@HOST/DATABASE"
+_SECRET_OPTION = re.compile(r"pass|pwd|secret|token", re.IGNORECASE)
+
+
+def safe_url(url: str | URL) -> str:
+    """Write a storage's URL for a log, an error or a report: the same, with ``***`` for every password.
+
+    Args:
+        url: A database URL. Of one that cannot be parsed only the part before ``://`` is kept, because the rest may
+            hold a password in any place.
+    """
+    try:
+        parsed = make_url(url)
+    except (SQLAlchemyError, ValueError):
+        head, found, _ = str(url).partition("://")
+        if found:
+            return f"{head}://..."
+        return "..." if "@" in head else head
+    # A libpq URL may carry passwords among its options as well.
+    hidden = {key: "***" for key in parsed.query if _SECRET_OPTION.search(key)}
+    return parsed.update_query_dict(hidden).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
+
+
+def open_storage(
+    url: str | RDBStorage,
+    *,
+    heartbeat_interval: int | None = 30,
+    grace_period: int | None = 120,
+    max_retry: int | None = 3,
+    must_exist: bool = False,
+) -> RDBStorage:
+    """Open the database that holds the studies, and create Optuna's tables where they are not there yet.
+
+    SQLite gets a write-ahead log, a busy timeout and row locks that hold between processes; servers get a checked
+    connection pool. All processes that share a SQLite file should open it here: stock Optuna takes no lock there when
+    it claims a trial.
+
+    Args:
+        url: ``sqlite:///FILE.db``, ``postgresql://…`` (psycopg is the driver unless the URL names one), or any other
+            URL that SQLAlchemy knows. A storage that is open already is given back, with the row locks added.
+        heartbeat_interval: Seconds between two signs of life of a trial under ``study.optimize``, or None for none.
+        grace_period: Seconds without a sign of life after which another worker takes the trial over.
+        max_retry: How often one trial is taken over, or None for no limit.
+        must_exist: Whether a database without studies is an error, as it is for whoever only reads.
+
+    Raises:
+        StorageError: If the database cannot be opened or was made by another version of Optuna. The message is one
+            line and holds no password. Nothing has been created then.
+    """
+    if isinstance(url, RDBStorage):
+        ensure_row_locks(url.engine)
+        return url
+    parsed = _parse(url)
+    file = _check_sqlite_file(parsed, must_exist)
+    is_new = file is not None and not file.exists()
+    if file is None and parsed.get_backend_name() == "sqlite":
+        heartbeat_interval = None  # a database in memory is another one in the heartbeat's thread
+    kwargs = _engine_kwargs(parsed)
+    try:
+        has_schema = False if is_new else _find_schema(parsed, kwargs, must_exist)
+        with warnings.catch_warnings():
+            # Heartbeats are "experimental" in Optuna; the user did not ask for them and cannot act on the warning.
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return _open(
+                _optuna_url(parsed),
+                create=not has_schema,
+                engine_kwargs=kwargs,
+                heartbeat_interval=heartbeat_interval,
+                grace_period=grace_period,
+                heartbeat_stale_trial_callback=RequeueTrial(max_retry=max_retry),
+            )
+    except (SQLAlchemyError, OptunaError, ImportError, OSError, TypeError) as error:
+        if is_new:
+            _remove_if_empty(file)
+        raise _explain(parsed, error) from None
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except (SQLAlchemyError, ValueError):
+        raise StorageError(f"'{safe_url(url)}' is not a storage URL: write {_KINDS}") from None
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    return parsed
+
+
+def _engine_kwargs(url: URL) -> dict[str, Any]:
+    kwargs: dict[str, Any] = {"plugins": [PLUGIN]}
+    backend = url.get_backend_name()
+    if backend == "sqlite":
+        if "timeout" not in url.query:
+            kwargs["connect_args"] = {"timeout": BUSY_TIMEOUT}
+        return kwargs
+    # Optuna holds a connection only for the length of a transaction: few serve many threads, and a server's
+    # connections are shared by all workers.
+    kwargs |= {"pool_pre_ping": True, "pool_size": 2, "max_overflow": 14, "pool_recycle": 1800}
+    if url.drivername in ("postgresql+psycopg", "postgresql+psycopg2", "mysql+pymysql", "mysql+mysqldb"):
+        options = {"connect_timeout": CONNECT_TIMEOUT}
+        if backend == "postgresql":
+            options |= {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+        kwargs["connect_args"] = {key: value for key, value in options.items() if key not in url.query}
+    return kwargs
+
+
+def _sqlite_file(url: URL) -> Path | None:
+    """The file of a SQLite URL, or None for a database in memory and for servers."""
+    name = url.database or ":memory:"
+    if url.get_backend_name() != "sqlite" or ":memory:" in name or url.query.get("mode") == "memory":
+        return None
+    return Path(name.removeprefix("file:"))
+
+
+def _check_sqlite_file(url: URL, must_exist: bool) -> Path | None:
+    """Find what is wrong with the file before SQLite touches it: it would create the file, and explain nothing."""
+    file = _sqlite_file(url)
+    if file is None:
+        return None
+    if file.exists():
+        if not file.is_file():
+            raise StorageError(f"the storage {file} is not a file: give a file, such as sqlite:///{file}/aes.db")
+        if url.query.get("mode") != "ro" and not (
+            os.access(file, os.W_OK) and os.access(file.absolute().parent, os.W_OK)
+        ):
+            raise StorageError(f"the storage {file} cannot be written: SQLite needs to write the file and its folder")
+        try:
+            with file.open("rb") as stream:
+                head = stream.read(16)
+        except OSError as error:
+            raise StorageError(f"the storage {file} cannot be read: {error.strerror}") from None
+        if head and head != b"SQLite format 3\0":
+            raise StorageError(f"the storage {file} is not a SQLite database: give another file")
+    elif must_exist:
+        raise StorageError(f"the storage {file} does not exist: check the path, or create a study in it first")
+    else:
+        folder = file.absolute().parent
+        if not folder.is_dir():
+            raise StorageError(f"the folder {folder} of the storage {file.name} does not exist: create it first")
+        if not os.access(folder, os.W_OK):
+            raise StorageError(f"the storage {file} cannot be created: the folder {folder} cannot be written")
+    return file
+
+
+def _find_schema(url: URL, kwargs: dict[str, Any], must_exist: bool) -> bool:
+    """Whether Optuna's tables are there. Looks only, so that a foreign or outdated database stays as it is."""
+    engine = create_engine(url, **kwargs)
+    try:
+        tables = set(inspect(engine).get_table_names())
+    finally:
+        engine.dispose()
+    if "alembic_version" in tables and "version_info" not in tables:
+        raise StorageError(
+            f"the database {safe_url(url)} belongs to another program, which keeps a version in the same table as "
+            "Optuna: give the studies a database of their own"
+        )
+    if must_exist and "studies" not in tables:
+        raise StorageError(f"the database {safe_url(url)} holds no studies: check the URL, or create a study first")
+    return {"studies", "version_info", "alembic_version"} <= tables
+
+
+def _optuna_url(url: URL) -> str:
+    """The URL as RDBStorage wants it: it passes the string through ``str.format``."""
+    return url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+
+
+def _open(url: str, *, create: bool, **kwargs: Any) -> RDBStorage:
+    def make() -> RDBStorage:
+        # Where tables are there, we compare the version before any is added; Optuna would do it after.
+        return RDBStorage(url, skip_table_creation=not create, skip_compatibility_check=True, **kwargs)
+
+    storage = retry_races(make)
+    current, head = storage.get_current_version(), storage.get_head_version()
+    if current == head:
+        return storage
+    known = current in storage.get_all_versions()
+    storage.engine.dispose()
+    todo = "run `optuna storage upgrade --storage URL`" if known else "run `pip install -U optuna`"
+    raise StorageError(
+        f"the database {safe_url(storage.url)} has Optuna's schema {current}, and optuna {optuna.__version__} "
+        f"needs {head}: {todo}, or give another database"
+    )
+
+
+def _explain(url: URL, error: Exception) -> StorageError:
+    name, backend = safe_url(url), url.get_backend_name()
+    if isinstance(error, NoSuchModuleError):
+        return StorageError(f"the storage {name} is of a kind that SQLAlchemy does not know: write {_KINDS}")
+    if isinstance(error, ImportError):
+        todo = {
+            "postgresql": 'pip install "optuna-aes[postgres]"',
+            "mysql": "pip install PyMySQL, and write mysql+pymysql://...",
+        }.get(backend, f"install the driver of {url.drivername}")
+        return StorageError(f"the storage {name} needs a driver that is not installed: {todo}")
+    secrets = [str(url.password) if url.password else None]
+    secrets += [str(value) for key, value in url.query.items() if _SECRET_OPTION.search(key)]
+    what = one_line(error, *secrets)
+    if backend == "sqlite":
+        return StorageError(f"the storage {name} cannot be opened: {what}")
+    return StorageError(
+        f"the storage {name} cannot be opened: {what}; check that the server runs, and host, port, user, password and "
+        "database in the URL"
+    )
+
+
+def _remove_if_empty(file: Path | None) -> None:
+    """Remove the file that a failed creation left, unless another process has begun to fill it."""
+    if file is not None and file.is_file() and file.stat().st_size == 0:
+        file.unlink()
