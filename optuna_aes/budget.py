@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -14,7 +15,7 @@ from optuna_aes.space import ITEMSIZE, EmbeddingSpace, Sizes
 
 CONSTRAINT = "memory_budget"
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30, "t": 10**12, "ti": 2**40}
 
 
 class MemoryBudget:
@@ -56,6 +57,10 @@ class MemoryBudget:
                 f"the budget of {self.params:,} parameters is below the smallest architecture of the space, "
                 f"{smallest:,}: raise the budget, or add a smaller candidate than {space.candidates[0]}"
             )
+        if self.params < 1:  # no share of it can be computed, and it leaves nothing to search
+            raise InputError(
+                f"the budget is below one parameter, and the full-size tables have {self.full_params:,}: raise the budget"
+            )
 
     def _limit(self, fraction: float | None, params: int | None, bytes: int | str | None) -> int:
         given = [(n, v) for n, v in (("fraction", fraction), ("params", params), ("bytes", bytes)) if v is not None]
@@ -65,10 +70,10 @@ class MemoryBudget:
         if fraction is not None:
             if not 0 < fraction <= 1:
                 raise InputError(f"fraction={fraction} is out of range: give a share of the full size in (0, 1]")
-            return int(fraction * self.full_params)
+            return _floor(fraction * self.full_params)
         if params is not None:
-            if params < 1:
-                raise InputError(f"params={params} is out of range: give at least 1")
+            if not 1 <= params < math.inf:
+                raise InputError(f"params={params} is out of range: give a number of at least 1")
             return int(params)
         assert bytes is not None
         return parse_bytes(bytes) // ITEMSIZE[self.space.dtype]
@@ -89,7 +94,7 @@ class MemoryBudget:
     def level(self, share: float) -> MemoryBudget:
         """A smaller budget: this one times ``share``, but never below the smallest architecture."""
         smallest = int(self.space.rows.sum()) * self.space.candidates[0]
-        return MemoryBudget(self.space, params=max(1, smallest, int(self.params * share)))
+        return MemoryBudget(self.space, params=max(1, smallest, _floor(self.params * share)))
 
     def used(self, sizes: Mapping[str, int]) -> float:
         """Used share of the budget: 1 is just full, more is over."""
@@ -156,6 +161,11 @@ class MemoryBudget:
         return self.space.from_indices(lowered)
 
 
+def _floor(value: float) -> int:
+    # A product such as 0.29 × 100 comes out a rounding error below the whole number that was meant.
+    return int(value + 4 * math.ulp(value))
+
+
 def _best_suffix(saving: list[npt.NDArray[np.int64]]) -> list[npt.NDArray[np.int64]]:
     """``best[f][s]``: the most parameters that blocks f.. can save at a distance of at most s."""
     total = sum((len(options) - 1) ** 2 for options in saving)
@@ -175,7 +185,7 @@ def parse_bytes(text: int | str) -> int:
     Raises:
         InputError: If the text is not a positive number with an optional unit.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmg]i?)?b?)\s*", str(text), flags=re.IGNORECASE)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt]i?)?b?)\s*", str(text), flags=re.IGNORECASE | re.ASCII)
     if match is None or (value := int(float(match[1]) * _UNITS[(match[2] or "").lower()])) < 1:
         raise InputError(f"bytes={text!r} is not a size: give a number of bytes, or a text such as '512MiB' or '1.5GB'")
     return value
@@ -195,7 +205,9 @@ def parse_budget(space: EmbeddingSpace, text: str | float) -> MemoryBudget:
             return MemoryBudget(space, fraction=float(raw[:-1]) / 100)
         if re.search(r"[a-z]", raw, flags=re.IGNORECASE) and not re.fullmatch(r"[\d.]+e[+-]?\d+", raw, re.IGNORECASE):
             return MemoryBudget(space, bytes=raw)
-        value = float(raw.replace("_", "").replace(",", ""))
+        # A comma may only part thousands: "0,25" is a share in some countries and must not become 25 parameters.
+        grouped = re.fullmatch(r"\d{1,3}(,\d{3})+(\.0*)?", raw) is not None
+        value = float(raw.replace(",", "") if grouped else raw)
     except ValueError as error:
         if isinstance(error, InputError):
             raise

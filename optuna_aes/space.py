@@ -6,7 +6,6 @@ study over any model of one's own needs nothing else of this package.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -91,7 +90,9 @@ class EmbeddingSpace:
         align: str = "pad",
     ) -> None:
         pairs = blocks.items() if isinstance(blocks, Mapping) else [(b.name, b.rows) for b in blocks]
-        self.blocks: tuple[Block, ...] = tuple(Block(str(name), int(rows)) for name, rows in pairs)
+        self.blocks: tuple[Block, ...] = tuple(
+            Block(str(name), _whole(rows, f"rows of block {str(name)!r}")) for name, rows in pairs
+        )
         _check_blocks(self.blocks)
         self.candidates = _check_candidates(candidates)
         if dtype not in ITEMSIZE:
@@ -186,10 +187,10 @@ class EmbeddingSpace:
                 architectures can be costed too.
 
         Raises:
-            InputError: If a block is missing or a size is negative.
+            InputError: If a block is missing, or a size is negative or no whole number.
         """
         try:
-            chosen = np.array([int(sizes[name]) for name in self.names], dtype=np.int64)
+            chosen = np.array([_whole(sizes[name], f"sizes[{name!r}]") for name in self.names], dtype=np.int64)
         except KeyError as error:
             raise InputError(f"sizes has no size for block {error.args[0]!r}") from None
         if (chosen < 0).any():
@@ -212,7 +213,8 @@ def _check_blocks(blocks: Sequence[Block]) -> None:
         raise InputError("blocks is empty: give at least one field with its cardinality")
     seen: set[str] = set()
     for block in blocks:
-        if not block.name or len(PREFIX + block.name) > 512 or re.search(r"[\x00-\x1f]", block.name):
+        # \ud800-\udfff: half a character, as bad bytes in a file's header become; no database can store it
+        if not block.name or len(PREFIX + block.name) > 512 or re.search(r"[\x00-\x1f\ud800-\udfff]", block.name):
             raise InputError(
                 f"block name {block.name!r} cannot name a study's parameter: use 1 to 507 printable letters"
             )
@@ -224,10 +226,18 @@ def _check_blocks(blocks: Sequence[Block]) -> None:
 
 
 def _check_candidates(candidates: Sequence[int]) -> tuple[int, ...]:
-    given = list(candidates)
-    if any(isinstance(c, bool) or not float(c).is_integer() or c < 0 or not math.isfinite(c) for c in given):
+    given = [_whole(c, "a candidate") for c in candidates]
+    if any(c < 0 for c in given):
         raise InputError(f"candidates={tuple(given)} must be whole numbers ≥ 0")
-    unique = tuple(sorted({int(c) for c in given}))
+    unique = tuple(sorted(set(given)))
     if len(unique) < 2 or len(unique) < len(given):
         raise InputError(f"candidates={tuple(given)} must be at least two different sizes")
     return unique
+
+
+def _whole(value: Any, what: str) -> int:
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return int(value)
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        return int(value)
+    raise InputError(f"{what} is {value!r}: give a whole number")
