@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import ClassVar
@@ -35,14 +36,16 @@ class Tower(nn.Module):
         batch_statistics: bool = False,
     ) -> None:
         super().__init__()
+        if not width:  # nothing to learn from: hidden layers would only make a constant the long way round
+            hidden = ()
         widths = [width, *hidden]
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         norms = (nn.BatchNorm1d(units, track_running_stats=not batch_statistics) for units in hidden)
         self.norms = nn.ModuleList(norms if batch_norm else ())
         self.dropout = dropout
-        self.out = nn.Linear(widths[-1], 1)
-        if not width:  # torch leaves the weights of an empty layer alone and warns; a constant is what is wanted
-            self.hidden, self.norms, self.out = nn.ModuleList(), nn.ModuleList(), nn.Linear(0, 1)
+        with warnings.catch_warnings():  # torch warns of the empty weight of a layer without inputs
+            warnings.filterwarnings("ignore", message="Initializing zero-element tensors")
+            self.out = nn.Linear(widths[-1], 1)
 
     def forward(self, x: Tensor, columns: Tensor | None = None) -> Tensor:
         """Logits of shape ``(batch,)``.
@@ -51,16 +54,17 @@ class Tower(nn.Module):
             x: Inputs of shape ``(batch, width)``.
             columns: If given, ``x`` holds only these columns of the full-width input, and only they are multiplied.
         """
-        for i, linear in enumerate(self.hidden):
-            if i == 0 and columns is not None:
-                x = F.linear(x, linear.weight[:, columns], linear.bias)
-            else:
-                x = linear(x)
+        for i, layer in enumerate(self.hidden):
+            x = _linear(layer, x, columns if i == 0 else None)
             if self.norms:
                 x = self.norms[i](x)
             x = F.dropout(F.relu(x), self.dropout, self.training) if self.dropout else F.relu(x)
-        logits: Tensor = self.out(x)
-        return logits.squeeze(1)
+        return _linear(self.out, x, None if len(self.hidden) else columns).squeeze(1)
+
+
+def _linear(layer: nn.Module, x: Tensor, columns: Tensor | None) -> Tensor:
+    assert isinstance(layer, nn.Linear)
+    return F.linear(x, layer.weight if columns is None else layer.weight[:, columns], layer.bias)
 
 
 class Backbone(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -31,7 +32,9 @@ class TrainOptions:
         lr: Adam's learning rate, tables and tower alike.
         l2: Weight decay on the rows that a batch touches.
         patience: Training stops after this many epochs without a better validation AUC; 0 never stops it.
-        lr_decay: The learning rate is multiplied by this at every epoch without a better validation AUC.
+        schedule: ``"plateau"``: the learning rate is multiplied by ``lr_decay`` at every epoch without a better validation
+            AUC; ``"cosine"``: it falls to 0 along half a cosine over all epochs; ``"constant"``.
+        lr_decay: See ``schedule``.
         eval_batch_size: Rows of a forward pass without gradients.
     """
 
@@ -40,6 +43,7 @@ class TrainOptions:
     lr: float = 1e-3
     l2: float = 0.0
     patience: int = 2
+    schedule: str = "plateau"
     lr_decay: float = 0.1
     eval_batch_size: int = 16384
 
@@ -47,6 +51,8 @@ class TrainOptions:
         for name in ("epochs", "batch_size", "eval_batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} is out of range: give at least 1")
+        if self.schedule not in ("plateau", "cosine", "constant"):
+            raise InputError(f"schedule={self.schedule!r} is not known: give 'plateau', 'cosine' or 'constant'")
         if not self.lr > 0:
             raise InputError(f"lr={self.lr} must be above 0")
         if self.l2 < 0 or self.patience < 0 or not 0 < self.lr_decay <= 1:
@@ -218,8 +224,11 @@ class Trainer:
         return float(total) / len(order)
 
     def _step(self, step: int, ids: Tensor, labels: Tensor) -> Tensor:
+        steps = self.options.epochs * self.steps_per_epoch
+        if self.options.schedule == "cosine":
+            self._set_lr(self.options.lr * 0.5 * (1 + math.cos(math.pi * step / steps)))
         if self.hook is not None:
-            self.hook.before(step, self.options.epochs * self.steps_per_epoch)
+            self.hook.before(step, steps)
         loss = F.binary_cross_entropy_with_logits(self.model(ids), labels)
         self.dense.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -235,7 +244,8 @@ class Trainer:
             self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
             return
         self.bad_epochs += 1
-        self._set_lr(self.rows.lr * self.options.lr_decay)
+        if self.options.schedule == "plateau":
+            self._set_lr(self.rows.lr * self.options.lr_decay)
 
     def _set_lr(self, lr: float) -> None:
         self.rows.lr = lr

@@ -1,0 +1,1 @@
+"""Models: embeddings, backbones, the supernet, and the one training loop."""
