@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from optuna_aes.data.dataset import Schema
+from optuna_aes.errors import InputError
 from optuna_aes.models.layout import FieldLayout
 from optuna_aes.models.rows import BatchRows, RowTable
 
@@ -27,6 +28,9 @@ class MixedEmbedding(nn.Module):
         first_order: Whether every value also has a scalar weight, whatever its field's size.
         std: Standard deviation of the initial values.
         generator: Source of the initial values.
+
+    Raises:
+        InputError: If a field has no size, or one that no table can have.
     """
 
     def __init__(
@@ -41,7 +45,11 @@ class MixedEmbedding(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        chosen = [int(sizes[f.name]) for f in schema.fields]
+        chosen = [_size(sizes, f.name) for f in schema.fields]
+        if align == "linear" and max(chosen) > dim:
+            raise InputError(
+                f"sizes has {max(chosen)}, which align='linear' cannot map to dim={dim}: give at most {dim}"
+            )
         order = sorted(range(len(chosen)), key=lambda f: (chosen[f], f))
         self.layout = FieldLayout(schema, order)
         self.dim = dim
@@ -104,6 +112,14 @@ class MixedEmbedding(nn.Module):
         if str(size) in self.maps:
             return torch.einsum("bfd,fde->bfe", pooled, self.maps[str(size)])
         return pooled
+
+
+def _size(sizes: Mapping[str, int], name: str) -> int:
+    if name not in sizes:
+        raise InputError(f"sizes has no size for field {name!r}: give 0 to drop it")
+    if sizes[name] < 0:
+        raise InputError(f"sizes[{name!r}]={sizes[name]} must be 0 or more")
+    return int(sizes[name])
 
 
 def first_order(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -63,8 +64,7 @@ class CTRModel(nn.Module):
     ) -> None:
         super().__init__()
         backbone = backbone_class(options.backbone)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.embedding = MixedEmbedding(
                 schema,
                 sizes,
@@ -82,6 +82,20 @@ class CTRModel(nn.Module):
         groups, linear = self.embedding(ids)
         logits: Tensor = self.backbone(groups, linear)
         return logits
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Draws from ``seed`` within the block, and leaves every generator of the caller as it was."""
+    place = torch.device(device)
+    cuda = place.type == "cuda"
+    with torch.random.fork_rng(devices=[place] if cuda else []):
+        # Not torch.manual_seed: it would also set the generators of devices that fork_rng does not put back.
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(place):
+                torch.cuda.manual_seed(seed)
+        yield
 
 
 def row_tables(model: nn.Module) -> dict[str, RowTable]:

@@ -20,9 +20,9 @@ from optuna_aes.errors import InputError
 from optuna_aes.models.backbones import backbone_class
 from optuna_aes.models.embedding import first_order
 from optuna_aes.models.layout import FieldLayout
-from optuna_aes.models.model import ModelOptions
+from optuna_aes.models.model import ModelOptions, seeded
 from optuna_aes.models.rows import BatchRows, RowTable
-from optuna_aes.models.training import Feed, auc
+from optuna_aes.models.training import Feed, auc, evaluating
 
 Paths = npt.NDArray[np.int64]
 """Subnets as positions among the candidates, int64 of shape ``(paths, fields)``."""
@@ -47,7 +47,9 @@ class SharedEmbedding(nn.Module):
         self.fields = len(schema.fields)
         self.linear = RowTable(self.layout.total_rows, 1, std=0.0) if with_linear else None
         self.register_buffer("candidate_sizes", torch.tensor(self.candidates), persistent=False)
+        # The last output, with its gradient where a sampler of paths wants to see it.
         self.output: Tensor | None = None
+        self.keep_gradient = False
         self.set_paths(np.full((1, self.fields), len(candidates) - 1))
 
     def set_paths(self, paths: Paths, update: npt.NDArray[np.bool_] | None = None) -> None:
@@ -72,8 +74,11 @@ class SharedEmbedding(nn.Module):
         """
         rows = self.layout.rows(ids)
         batch = BatchRows.of(rows, self.layout.total_rows) if torch.is_grad_enabled() else None
-        self.output = self.embed(ids, rows, batch)
-        return [self.output], first_order(self.linear, self.layout, ids, rows, batch)
+        output = self.embed(ids, rows, batch)
+        if self.keep_gradient and output.requires_grad:
+            output.retain_grad()
+            self.output = output
+        return [output], first_order(self.linear, self.layout, ids, rows, batch)
 
     def embed(self, ids: Tensor, rows: Tensor, batch: BatchRows | None) -> Tensor:
         """Embeddings of shape ``(batch, fields, D)`` under the chosen paths."""
@@ -160,6 +165,9 @@ class SeparateEmbedding(SharedEmbedding):
         with_linear: Whether every value also has a first-order weight.
         std: Standard deviation of the initial values.
     """
+
+    running_mean: Tensor
+    running_var: Tensor
 
     def __init__(self, schema: Schema, candidates: Sequence[int], *, with_linear: bool, std: float) -> None:
         super().__init__(schema, candidates, with_linear=with_linear)
@@ -264,8 +272,7 @@ class Supernet(nn.Module):
         if sharing not in _SHARINGS:
             raise InputError(f"sharing={sharing!r} is not known: give one of {', '.join(_SHARINGS)}")
         backbone = backbone_class(options.backbone)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.embedding = _SHARINGS[sharing](
                 schema, candidates, with_linear=backbone.first_order, std=options.init_std
             )
@@ -288,7 +295,7 @@ class Supernet(nn.Module):
         """Logits of many subnets on the same rows.
 
         The rows' embeddings are looked up once per block and shared by all subnets; a subnet multiplies only the
-        columns it keeps. Memory is bounded by the block.
+        columns it keeps. Memory is bounded by the block. The model is left in training mode if it was in it.
 
         Args:
             paths: Candidate positions, shape ``(paths, fields)``.
@@ -298,9 +305,12 @@ class Supernet(nn.Module):
         Returns:
             Shape ``(paths, rows)``.
         """
-        self.eval()
-        pieces = torch.tensor_split(ids, max(1, round(len(ids) / block)))
-        return torch.cat([self._block_logits(paths, piece) for piece in pieces], dim=1)
+        if len(paths) == 0:
+            return torch.zeros(0, len(ids), device=ids.device)
+        with evaluating(self):
+            # Pieces of equal length: batch norm takes the statistics of each, and has none of a last row on its own.
+            pieces = torch.tensor_split(ids, max(1, -(-len(ids) // block)))
+            return torch.cat([self._block_logits(paths, piece) for piece in pieces], dim=1)
 
     def _block_logits(self, paths: Paths, ids: Tensor) -> Tensor:
         bank, linear = self.embedding.bank(ids), self.embedding.first_order(ids)
@@ -330,7 +340,7 @@ class SubnetScorer:
         self.block = block
         device = next(supernet.parameters()).device
         feed = Feed(split, torch.device("cpu"))
-        chosen = slice(None)
+        chosen: Tensor | slice = slice(None)
         if rows < len(feed):
             order = np.random.default_rng(seed).permutation(len(feed))[:rows]
             chosen = torch.from_numpy(np.sort(order))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 
 from optuna_aes.data.dataset import Split
 from optuna_aes.errors import InputError
-from optuna_aes.models.model import dense_parameters, row_tables
+from optuna_aes.models.model import dense_parameters, row_tables, seeded
 from optuna_aes.models.rows import RowAdam
 
 
@@ -53,9 +54,9 @@ class TrainOptions:
                 raise InputError(f"{name}={getattr(self, name)} is out of range: give at least 1")
         if self.schedule not in ("plateau", "cosine", "constant"):
             raise InputError(f"schedule={self.schedule!r} is not known: give 'plateau', 'cosine' or 'constant'")
-        if not self.lr > 0:
+        if not 0 < self.lr < math.inf:
             raise InputError(f"lr={self.lr} must be above 0")
-        if self.l2 < 0 or self.patience < 0 or not 0 < self.lr_decay <= 1:
+        if not 0 <= self.l2 < math.inf or self.patience < 0 or not 0 < self.lr_decay <= 1:
             raise InputError(
                 f"l2={self.l2}, patience={self.patience} must be 0 or more and lr_decay={self.lr_decay} in (0, 1]"
             )
@@ -96,6 +97,8 @@ class TrainState:
     meta: dict[str, Any] = field(default_factory=dict)
 
 
+_LOWER = "lower the learning rate (lr), or raise the weight decay (l2)"
+
 OnEpoch = Callable[[Epoch, Callable[[], TrainState]], None]
 OnStep = Callable[[int, int, float], None]
 
@@ -111,8 +114,8 @@ class Feed:
     def __init__(self, split: Split, device: torch.device) -> None:
         with warnings.catch_warnings():  # a memory-mapped split is read-only, and nothing here writes to it
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            self.ids = torch.from_numpy(np.asarray(split.ids)).to(device)
-            self.labels = torch.from_numpy(np.asarray(split.labels)).to(device)
+            self.ids = torch.from_numpy(np.ascontiguousarray(split.ids)).to(device)
+            self.labels = torch.from_numpy(np.ascontiguousarray(split.labels)).to(device)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -161,7 +164,8 @@ class Trainer:
         self.valid = valid
         self.evaluate = evaluate or (lambda: auc(predict(self.model, valid, options.eval_batch_size), valid.labels))
         self.rows = RowAdam(row_tables(model), lr=options.lr, l2=options.l2)
-        self.dense = torch.optim.Adam(dense_parameters(model).values(), lr=options.lr, fused=True)
+        self.dense_names = dense_parameters(model)
+        self.dense = torch.optim.Adam(self.dense_names.values(), lr=options.lr, fused=True)
         self.epoch = 0
         self.bad_epochs = 0
         self.best_auc = -np.inf
@@ -170,8 +174,12 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps of one pass over the training rows."""
-        return -(-len(self.train_feed) // self.options.batch_size)
+        """Optimiser steps of one pass over the training rows.
+
+        A last row on its own joins the batch before it: it has no variance that batch norm could divide by.
+        """
+        rows, size = len(self.train_feed), self.options.batch_size
+        return rows if size == 1 else max(1, -(-(rows - 1) // size))
 
     @property
     def finished(self) -> bool:
@@ -193,7 +201,7 @@ class Trainer:
             started = time.perf_counter()
             loss = self._epoch(on_step)
             trained = time.perf_counter() - started
-            score = self.evaluate()
+            score = float(self.evaluate())
             self._after_epoch(score)
             seconds = time.perf_counter() - started
             self.history.append(Epoch(self.epoch, loss, score, seconds, len(self.train_feed) / trained))
@@ -207,21 +215,23 @@ class Trainer:
         self.model.train()
         steps, started = self.steps_per_epoch, time.perf_counter()
         total = torch.zeros((), device=self.device)
-        # fork_rng leaves the caller's generators as they were
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(self.seed * 1_000_003 + self.epoch)
+        with seeded(self.seed * 1_000_003 + self.epoch, self.device):
             order = torch.randperm(len(self.train_feed)).to(self.device)
-            for step, index in enumerate(order.split(self.options.batch_size)):
+            for step in range(steps):
+                end = len(order) if step == steps - 1 else (step + 1) * self.options.batch_size
+                index = order[step * self.options.batch_size : end]
                 total += self._step(self.epoch * steps + step, *self.train_feed.batch(index)) * len(index)
                 if on_step is not None:
-                    rows = min((step + 1) * self.options.batch_size, len(order))
                     on_step(
                         self.epoch * steps + step + 1,
                         self.options.epochs * steps,
-                        rows / (time.perf_counter() - started),
+                        end / (time.perf_counter() - started),
                     )
         self.epoch += 1
-        return float(total) / len(order)
+        loss = float(total) / len(order)
+        if not math.isfinite(loss):
+            raise InputError(f"training diverged in epoch {self.epoch}, its mean loss is {loss}: {_LOWER}")
+        return loss
 
     def _step(self, step: int, ids: Tensor, labels: Tensor) -> Tensor:
         steps = self.options.epochs * self.steps_per_epoch
@@ -253,11 +263,15 @@ class Trainer:
             group["lr"] = lr
 
     def state(self) -> TrainState:
-        """What :meth:`load` needs to go on from here as if nothing had happened."""
+        """What :meth:`load` needs to go on from here as if nothing had happened.
+
+        The tensors are the live ones, as tables may be too large for yet another copy: write them out, or copy them,
+        before training goes on.
+        """
         tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
         tensors |= {f"best.{n}": t for n, t in self.best.items()}
         tensors |= {f"rows.{n}": t for n, t in self.rows.state()}
-        for name, parameter in dense_parameters(self.model).items():
+        for name, parameter in self.dense_names.items():
             tensors |= {f"dense.{name}.{key}": t for key, t in self.dense.state[parameter].items()}
         meta = {
             "epoch": self.epoch,
@@ -274,11 +288,12 @@ class Trainer:
         """Goes back to a state that :meth:`state` gave, in this process or another."""
         meta = state.meta
         self.model.load_state_dict(_under(state.tensors, "model."))
-        self.best = {n: t.to(self.device) for n, t in _under(state.tensors, "best.").items()}
+        self.best = {n: t.to(self.device, copy=True) for n, t in _under(state.tensors, "best.").items()}
         self.rows.load(_under(state.tensors, "rows."), int(meta["row_steps"]))
-        for name, parameter in dense_parameters(self.model).items():
+        for name, parameter in self.dense_names.items():
             saved = _under(state.tensors, f"dense.{name}.")
-            self.dense.state[parameter] = {key: t.to(self.device) for key, t in saved.items()}
+            # Copies: the optimiser writes into them, and the state may be loaded a second time.
+            self.dense.state[parameter] = {key: t.to(self.device, copy=True) for key, t in saved.items()}
         self.epoch, self.bad_epochs = int(meta["epoch"]), int(meta["bad_epochs"])
         self.best_auc = float(meta["best_auc"])
         self.history = [Epoch(**e) for e in meta["history"]]
@@ -291,21 +306,36 @@ def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
 
 
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Puts the model into evaluation mode for the block, so that scoring amid a training does not end its dropout."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
 @torch.no_grad()
 def predict(model: nn.Module, split: Split, batch_size: int = 16384) -> npt.NDArray[np.float32]:
-    """Click probabilities of every row, float32 of shape ``(rows,)``."""
-    model.eval()
+    """Click probabilities of every row, float32 of shape ``(rows,)``; at most ``batch_size`` rows at a time."""
     device = next(model.parameters()).device
-    feed = Feed(split, device)
-    parts = [
-        torch.sigmoid(model(feed.batch(slice(start, start + batch_size))[0])).cpu().numpy()
-        for start in range(0, len(feed), batch_size)
-    ]
-    return np.concatenate(parts)
+    ids = Feed(split, device).ids
+    with evaluating(model):
+        # Pieces of equal length, as a supernet's batch norm cannot take a last row on its own.
+        pieces = torch.tensor_split(ids, max(1, -(-len(ids) // batch_size)))
+        return np.concatenate([torch.sigmoid(model(piece)).cpu().numpy() for piece in pieces])
 
 
 def auc(probabilities: npt.NDArray[np.floating[Any]], labels: npt.NDArray[Any]) -> float:
-    """Area under the ROC curve."""
+    """Area under the ROC curve.
+
+    Raises:
+        InputError: If a probability is not a number.
+    """
+    if not np.isfinite(probabilities).all():
+        raise InputError(f"the model's outputs are not finite: {_LOWER}")
     return float(roc_auc_score(labels, probabilities))
 
 
