@@ -51,6 +51,16 @@ class Schema:
     fields: tuple[FieldSpec, ...]
     label: str = "label"
 
+    def __post_init__(self) -> None:
+        names = [f.name for f in self.fields]
+        if not names or len(set(names)) < len(names):
+            raise DataError(f"schema must have one or more fields of different names, not {names}")
+        for f in self.fields:
+            if f.cardinality < 1 or f.width < 1 or (f.kind != "multi" and f.width > 1):
+                raise DataError(
+                    f"field {f.name!r} of kind {f.kind!r} cannot have cardinality {f.cardinality} and width {f.width}"
+                )
+
     @property
     def cardinalities(self) -> dict[str, int]:
         """Rows of each field's table, by name."""
@@ -123,7 +133,10 @@ class Dataset:
             DataError: If an array does not fit the schema, a split is empty, or a split has one class only.
         """
         for name in SPLITS:
-            _check_split(schema, name, splits[name])
+            if name not in splits:
+                raise DataError(f"splits has no {name!r}: give {', '.join(SPLITS)}")
+            _check_shape(schema, name, splits[name])
+            _check_content(schema, name, splits[name])
         return cls(
             schema=schema,
             train=splits["train"],
@@ -141,7 +154,7 @@ class Dataset:
             DataError: If the folder is not an encoded dataset, or is of another format version.
         """
         path = Path(folder)
-        try:
+        try:  # everything here may be half written, edited by hand, or another program's
             meta = json.loads((path / "schema.json").read_text(encoding="utf-8"))
             splits = {
                 name: Split(
@@ -150,14 +163,19 @@ class Dataset:
                 )
                 for name in SPLITS
             }
-        except (OSError, ValueError) as error:
+            schema, fingerprint = Schema.from_json(meta), str(meta["fingerprint"])
+            for name in SPLITS:
+                _check_shape(schema, name, splits[name])
+        except DataError:
+            raise
+        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path} is not an encoded dataset ({error}): encode the table again") from error
         return cls(
-            schema=Schema.from_json(meta),
+            schema=schema,
             train=splits["train"],
             valid=splits["valid"],
             test=splits["test"],
-            fingerprint=meta["fingerprint"],
+            fingerprint=fingerprint,
             folder=path,
             facts=meta.get("facts"),
         )
@@ -210,12 +228,16 @@ class atomic_folder:  # noqa: N801 - used as a context manager, like tempfile's
             ) from error
         return self._tmp
 
-    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, _: object) -> None:
         try:
             if exc_type is None:
                 self._move()
         finally:
             shutil.rmtree(self._tmp, ignore_errors=True)
+        if isinstance(exc, OSError):
+            raise DataError(
+                f"cannot write {self.target} ({exc.strerror}): make room, or choose another folder"
+            ) from exc
 
     def _move(self) -> None:
         if self.target.exists():
@@ -231,16 +253,22 @@ def _is_empty_folder(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
 
 
-def _check_split(schema: Schema, name: str, split: Split) -> None:
+def _check_shape(schema: Schema, name: str, split: Split) -> None:
     ids, labels = split.ids, split.labels
     if ids.dtype != np.int32 or ids.ndim != 2 or ids.shape[1] != schema.columns:
         raise DataError(
             f"{name}.ids must be int32 of shape (rows, {schema.columns}), not {ids.dtype} of shape {ids.shape}"
         )
-    if labels.shape != (len(ids),):
-        raise DataError(f"{name}.labels must have shape ({len(ids)},), not {labels.shape}")
+    if labels.dtype != np.uint8 or labels.shape != (len(ids),):
+        raise DataError(
+            f"{name}.labels must be uint8 of shape ({len(ids)},), not {labels.dtype} of shape {labels.shape}"
+        )
     if len(ids) == 0:
         raise DataError(f"the {name} split is empty: give more rows, or larger fractions")
+
+
+def _check_content(schema: Schema, name: str, split: Split) -> None:
+    ids, labels = split.ids, split.labels
     classes = np.unique(labels)
     if not set(classes.tolist()) <= {0, 1}:
         raise DataError(f"{name}.labels must be 0 or 1, not {classes[:5].tolist()}")
@@ -259,12 +287,25 @@ def _check_split(schema: Schema, name: str, split: Split) -> None:
 
 def content_fingerprint(schema: Schema, splits: Mapping[str, Split]) -> str:
     """Hex digest of schema, ids and labels: equal for equal content, wherever and however it is kept."""
-    digest = hashlib.blake2b(json.dumps(schema.to_json(), sort_keys=True).encode(), digest_size=16)
+    digests = {}
     for name in SPLITS:
-        for array in (splits[name].ids, splits[name].labels):
-            digest.update(str(array.shape).encode())
-            for start in range(
-                0, len(array), 1 << 18
-            ):  # by pieces, so that a memory-mapped file is never whole in memory
-                digest.update(np.ascontiguousarray(array[start : start + (1 << 18)]).data)
-    return digest.hexdigest()
+        ids, labels = new_digest(), new_digest()
+        ids.update(np.ascontiguousarray(splits[name].ids).data)
+        labels.update(np.ascontiguousarray(splits[name].labels).data)
+        digests[name] = (ids.digest(), labels.digest())
+    return join_digests(schema, digests)
+
+
+def new_digest() -> hashlib.blake2b:
+    """The hash of one array's bytes, for a writer that never holds the whole array."""
+    return hashlib.blake2b(digest_size=16)
+
+
+def join_digests(schema: Schema, digests: Mapping[str, tuple[bytes, bytes]]) -> str:
+    """The fingerprint of a schema and, for each split, the digests of ids and labels."""
+    whole = new_digest()
+    whole.update(json.dumps(schema.to_json(), sort_keys=True).encode())
+    for name in SPLITS:
+        for digest in digests[name]:
+            whole.update(digest)
+    return whole.hexdigest()
