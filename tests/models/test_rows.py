@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from optuna_aes.models.rows import BatchRows, RowAdam, RowTable
+
+
+@pytest.mark.parametrize("total", [50, 100_000])  # marked, and sorted
+def test_distinct_rows_are_ascending_and_rebuild_the_batch(total: int) -> None:
+    ids = torch.from_numpy(np.random.default_rng(0).integers(0, 50, (20, 3)))
+    batch = BatchRows.of(ids, total)
+    assert batch.rows.tolist() == sorted(set(ids.reshape(-1).tolist()))
+    assert torch.equal(batch.rows[batch.inverse], ids)
+
+
+def test_an_empty_batch_has_no_rows() -> None:
+    batch = BatchRows.of(torch.zeros(0, 3, dtype=torch.int64), 5)
+    assert (batch.rows.shape, batch.inverse.shape) == ((0,), (0, 3))
+
+
+def test_a_table_starts_as_told() -> None:
+    table = RowTable(1000, 4, std=0.5, zero_rows=[0, 7], generator=torch.Generator().manual_seed(3))
+    again = RowTable(1000, 4, std=0.5, zero_rows=[0, 7], generator=torch.Generator().manual_seed(3))
+    assert torch.equal(table.weight, again.weight)
+    assert table.weight.std() == pytest.approx(0.5, rel=0.05)
+    assert (table.weight == 0).all(dim=1).nonzero().squeeze(1).tolist() == [0, 7]
+    assert not RowTable(3, 2, std=0.0).weight.any()
+
+
+def test_lookup_and_gather_agree_and_only_gather_takes_a_gradient() -> None:
+    table = RowTable(6, 3)
+    ids = torch.tensor([[4, 1], [1, 1]])
+    batch = BatchRows.of(ids, 6)
+    leaf = table.gather(batch.rows)
+    assert torch.equal(leaf[batch.inverse], table.lookup(ids))
+    (leaf[batch.inverse].sum(1) * torch.tensor([[1.0], [10.0]])).sum().backward()
+    assert leaf.grad is not None
+    assert leaf.grad[:, 0].tolist() == [21.0, 1.0]  # row 1 was read three times, row 4 once
+    assert table.weight.grad is None
+    assert not table.lookup(ids).requires_grad
+
+
+def test_gather_without_gradients_leaves_nothing_to_update() -> None:
+    table = RowTable(6, 3)
+    with torch.no_grad():
+        table.gather(torch.tensor([1]))
+    assert table.touched is None
+
+
+def reference_step(
+    weight: np.ndarray,
+    mean: np.ndarray,
+    square: np.ndarray,
+    grads: dict[int, np.ndarray],
+    widths: dict[int, int],
+    *,
+    step: int,
+    lr: float,
+    l2: float,
+) -> None:
+    """Row-wise Adam, row by row and in float64."""
+    for row, given in grads.items():
+        d = widths[row]
+        if d == 0:
+            continue
+        grad = given[:d] + l2 * weight[row, :d]
+        mean[row, :d] = 0.9 * mean[row, :d] + 0.1 * grad
+        square[row] = 0.999 * square[row] + 0.001 * (grad**2).mean()
+        corrected = np.sqrt(square[row] / (1 - 0.999**step)) + 1e-8
+        weight[row, :d] -= lr * mean[row, :d] / (1 - 0.9**step) / corrected
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.1])
+@pytest.mark.parametrize("partial", [False, True])
+def test_row_adam_is_adam_with_one_second_moment_per_row(l2: float, partial: bool) -> None:
+    rows, dim = 12, 4
+    table = RowTable(rows, dim, std=1.0, generator=torch.Generator().manual_seed(0))
+    optimizer = RowAdam({"t": table}, lr=0.05, l2=l2)
+    weight = table.weight.double().numpy().copy()
+    mean, square = np.zeros((rows, dim)), np.zeros(rows)
+    rng = np.random.default_rng(1)
+    for step in range(1, 30):
+        before = table.weight.clone()
+        chosen = np.sort(rng.choice(rows, 5, replace=False))
+        grad = rng.normal(size=(5, dim)).astype(np.float32)
+        used = rng.integers(0, dim + 1, 5) if partial else np.full(5, dim)
+        leaf = table.gather(torch.from_numpy(chosen), torch.from_numpy(used) if partial else None)
+        (leaf * torch.from_numpy(grad)).sum().backward()
+        optimizer.step()
+        grads = dict(zip(chosen.tolist(), grad, strict=True))
+        widths = dict(zip(chosen.tolist(), used.tolist(), strict=True))
+        reference_step(weight, mean, square, grads, widths, step=step, lr=0.05, l2=l2)
+        np.testing.assert_allclose(table.weight.numpy(), weight, rtol=2e-4, atol=2e-5)
+        for row in range(rows):
+            width = widths.get(row, 0)
+            assert torch.equal(table.weight[row, width:], before[row, width:])  # bit by bit
+            if width:
+                assert not torch.equal(table.weight[row, :width], before[row, :width])
+    np.testing.assert_allclose(optimizer.mean["t"].numpy(), mean, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(optimizer.square["t"].numpy(), square, rtol=1e-4, atol=1e-7)
+
+
+def test_a_table_of_one_column_is_plain_adam() -> None:
+    """With one column the second moment of a row is that of its only value."""
+    table = RowTable(5, 1, std=1.0)
+    dense = torch.nn.Parameter(table.weight.detach().clone())
+    ours, theirs = RowAdam({"t": table}, lr=0.01), torch.optim.Adam([dense], lr=0.01)
+    target = torch.arange(5.0).unsqueeze(1)
+    for _ in range(20):
+        (table.gather(torch.arange(5)) - target).square().sum().backward()
+        theirs.zero_grad()
+        (dense - target).square().sum().backward()
+        ours.step()
+        theirs.step()
+    torch.testing.assert_close(table.weight.detach(), dense.detach(), rtol=1e-5, atol=1e-6)
+
+
+def take_step(table: RowTable, optimizer: RowAdam, row: int) -> None:
+    table.gather(torch.tensor([row])).square().sum().backward()
+    optimizer.step()
+
+
+def test_a_step_forgets_what_was_read_and_a_table_not_read_stays() -> None:
+    read, other = RowTable(4, 2), RowTable(4, 2)
+    optimizer = RowAdam({"read": read, "other": other}, lr=0.1)
+    take_step(read, optimizer, 1)
+    after, untouched = read.weight.clone(), other.weight.clone()
+    optimizer.step()
+    assert read.touched is None
+    assert torch.equal(read.weight, after)
+    assert torch.equal(other.weight, untouched)
+
+
+def test_a_lookup_without_a_backward_pass_updates_nothing() -> None:
+    table = RowTable(4, 2)
+    optimizer, before = RowAdam({"t": table}, lr=0.1), table.weight.clone()
+    table.gather(torch.tensor([1]))
+    optimizer.step()
+    assert torch.equal(table.weight, before)
+
+
+def test_state_goes_back_into_another_optimiser() -> None:
+    table = RowTable(4, 2, std=1.0)
+    optimizer = RowAdam({"t": table}, lr=0.1)
+    for row in (1, 2, 1):
+        take_step(table, optimizer, row)
+    copy = RowTable(4, 2)
+    copy.load_state_dict(table.state_dict())
+    resumed = RowAdam({"t": copy}, lr=0.1)
+    saved: dict[str, Tensor] = {name: t.clone() for name, t in optimizer.state()}
+    resumed.load(saved, optimizer.steps)
+    for row in (1, 3):
+        take_step(table, optimizer, row)
+        take_step(copy, resumed, row)
+    assert torch.equal(table.weight, copy.weight)
+    assert not torch.equal(saved["t.mean"], optimizer.mean["t"])
