@@ -69,8 +69,7 @@ class CategoricalCoder(Coder):
     def __init__(self, name: str, options: EncodeOptions, *, multi: bool) -> None:
         self.name, self.multi, self._options = name, multi, options
         self.width = options.max_values if multi else 1
-        self._categories = pl.Categories.random()
-        self._type = pl.Categorical(self._categories)
+        self._type = pl.Categorical(pl.Categories.random())
         # Polars forgets a dictionary that no column uses; this one keeps it, and gives the empty string the code MISSING.
         self._anchor = pl.Series([""], dtype=self._type)
         self._counts = np.zeros(1, dtype=np.int64)
@@ -107,7 +106,8 @@ class CategoricalCoder(Coder):
 
     def fit(self) -> CategoricalField:
         """See :class:`Coder`. Ties are broken by the value, so that ids do not depend on the order of rows or batches."""
-        seen = self._categories.to_series()[: len(self._counts)]
+        codes = pl.int_range(len(self._counts), dtype=pl.UInt32)
+        seen = pl.select(codes.cat.to(self._type).cast(pl.String)).to_series()
         table = (
             pl.DataFrame({"value": seen, "count": self._counts})
             .with_row_index("code")

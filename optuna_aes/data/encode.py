@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +22,9 @@ from optuna_aes.data.dataset import (
     SPLITS,
     Dataset,
     LabelArray,
-    Schema,
-    Split,
     atomic_folder,
-    content_fingerprint,
+    join_digests,
+    new_digest,
     write_schema,
 )
 from optuna_aes.data.encoder import Encoder, fill_ids
@@ -84,7 +83,6 @@ def encode(
             _write(folder, stage, encoder, split, rows.labels, progress)
         scratch.unlink()
         encoder.save(folder)
-        _finish(folder, encoder.schema)
     return Dataset.open(out)
 
 
@@ -169,30 +167,29 @@ def _fit(
 def _write(
     folder: Path, stage: Stage, encoder: Encoder, split: SplitArray, labels: LabelArray, progress: Progress
 ) -> None:
-    """Maps the stage's codes to ids, and appends them to the files of their splits."""
+    """Maps the stage's codes to ids, appends them to the files of their splits, and ends with the schema."""
     columns = encoder.schema.columns
+    digests = [(new_digest(), new_digest()) for _ in SPLITS]
     with ExitStack() as stack:
         files = [stack.enter_context((folder / f"{name}_ids.npy").open("wb")) for name in SPLITS]
-        for code, (name, file) in enumerate(zip(SPLITS, files, strict=True)):
-            inside = split == code
-            shape = (int(np.count_nonzero(inside)), columns)
-            header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.int32)), "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            np.save(folder / f"{name}_labels.npy", labels[inside])
+        for code, name in enumerate(SPLITS):
+            own = labels[split == code]
+            _write_header(files[code], (len(own), columns))
+            np.save(folder / f"{name}_labels.npy", own)
+            digests[code][1].update(own.data)
         for rows, codes in stage.blocks():
             ids = np.empty((rows.stop - rows.start, columns), dtype=np.int32)
             fill_ids(ids, zip(encoder.fields, codes, strict=True))
             for code, file in enumerate(files):
-                file.write(ids[split[rows] == code].data)
+                own_ids = ids[split[rows] == code]
+                file.write(own_ids.data)
+                digests[code][0].update(own_ids.data)
             progress("write", rows.stop, stage.rows)
+    final = {name: (ids.digest(), labels.digest()) for name, (ids, labels) in zip(SPLITS, digests, strict=True)}
+    write_schema(folder, encoder.schema, fingerprint=join_digests(encoder.schema, final))
 
 
-def _finish(folder: Path, schema: Schema) -> None:
-    """Writes the schema with the fingerprint of what lies in the folder."""
-    splits = {
-        name: Split(
-            np.load(folder / f"{name}_ids.npy", mmap_mode="r"), np.load(folder / f"{name}_labels.npy", mmap_mode="r")
-        )
-        for name in SPLITS
-    }
-    write_schema(folder, schema, fingerprint=content_fingerprint(schema, splits))
+def _write_header(file: BinaryIO, shape: tuple[int, int]) -> None:
+    """Starts a .npy file of int32 whose rows are appended later."""
+    descr = np.lib.format.dtype_to_descr(np.dtype(np.int32))
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})

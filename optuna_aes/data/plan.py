@@ -94,4 +94,4 @@ def _kind(source: Source, column: Column, options: EncodeOptions) -> FieldKind:
 
 def drop_hint(names: Sequence[str]) -> str:
     """How to leave columns out, for messages."""
-    return "leave out with drop=(" + ", ".join(repr(n) for n in names) + ",)"
+    return f"leave out with drop={tuple(names)!r}"

@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from optuna_aes.data.coders import Coder
 from optuna_aes.data.fields import Codes
-from optuna_aes.errors import DataError
 
 
 class Stage:
@@ -43,13 +42,8 @@ class Stage:
 
     def append(self, columns: Sequence[Codes]) -> None:
         """Adds a block: for each coder the codes of the same rows."""
-        try:
-            for coder, codes in zip(self._coders, columns, strict=True):
-                self._file.write(np.ascontiguousarray(codes, dtype=coder.dtype).data)
-        except OSError as error:
-            raise DataError(
-                f"cannot write to {self._file.name}: {error.strerror}: make room, or choose another folder"
-            ) from error
+        for coder, codes in zip(self._coders, columns, strict=True):
+            self._file.write(np.ascontiguousarray(codes, dtype=coder.dtype).data)
         self._rows.append(len(columns[0]))
 
     def blocks(self) -> Iterator[tuple[slice, Iterator[Codes]]]:

@@ -21,14 +21,11 @@ def is_avazu(names: Sequence[str]) -> bool:
 
 def expand_hour(frame: pl.DataFrame) -> pl.DataFrame:
     """Adds ``hour_of_day`` and ``weekday`` (1 is Monday) to rows with Avazu's ``hour``, written YYMMDDHH."""
-    when = pl.col(HOUR).cast(pl.String).str.strptime(pl.Datetime, "%y%m%d%H%M", strict=False)
-    return (
-        frame.with_columns(pl.col(HOUR).cast(pl.String) + "00")
-        .with_columns(
-            when.dt.hour().cast(pl.String).alias("hour_of_day"),
-            when.dt.weekday().cast(pl.String).alias("weekday"),
-        )
-        .with_columns(pl.col(HOUR).str.head(8))
+    # Without minutes polars takes no text for a time of day.
+    when = (pl.col(HOUR).cast(pl.String) + "00").str.strptime(pl.Datetime, "%y%m%d%H%M", strict=False)
+    return frame.with_columns(
+        when.dt.hour().cast(pl.String).alias("hour_of_day"),
+        when.dt.weekday().cast(pl.String).alias("weekday"),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from optuna_aes.errors import DataError
 
-BLOCK = 4 << 20  # bytes: small beside any encoded dataset worth the name, large beside a parser's start
+BLOCK = 2 << 20  # bytes: small beside any encoded dataset worth the name, large beside a parser's start
 _LONGEST = 16  # blocks without an end of line: no table, or a quote that never closes
 
 
@@ -18,7 +18,8 @@ class Block:
     """Whole lines of a text file.
 
     Args:
-        data: UTF-8 or not, that is for the parser to find out; ends with a newline, except perhaps the last.
+        data: UTF-8 or not, that is for the parser to find out; ends with a newline, except perhaps the last,
+            and not with an empty line.
         line: Number of the first line, counted from 1.
         position: Bytes read after this block.
     """
@@ -69,4 +70,5 @@ def _cut(data: bytes, quoted: bool) -> int:
     cut = data.rfind(b"\n") + 1
     while quoted and cut and data.count(b'"', 0, cut) % 2:  # an odd number of quotes: this newline is inside a field
         cut = data.rfind(b"\n", 0, data.rfind(b'"', 0, cut)) + 1
-    return cut
+    body = len(data[:cut].rstrip(b"\r\n"))  # empty lines wait: at the end of the file they are no rows
+    return data.find(b"\n", body) + 1 if body else 0

@@ -10,6 +10,8 @@ from optuna_aes.data.sources.blocks import read_blocks
 from optuna_aes.data.sources.delimited import DelimitedTable, decode
 from optuna_aes.errors import DataError
 
+_FEATURE = r"^(\d+):1(?:\.0*)?$"
+
 
 class LibfmTable(DelimitedTable):
     """A libfm file of categorical fields, told apart by their position and named ``f0``, ``f1`` and so on.
@@ -33,15 +35,14 @@ class LibfmTable(DelimitedTable):
         return data.replace(b"\r", b"").replace(b" \n", b"\n").rstrip(b" \n")
 
     def _finish(self, frame: pl.DataFrame, line: int) -> pl.DataFrame:
-        index = pl.all().exclude("label").str.replace(r"^(\d+):1(?:\.0*)?$", "$1")
-        frame = frame.with_columns(pl.col("label").str.replace(r"^-1(?:\.0*)?$", "0"), index)
-        bad = frame.select(pl.all().exclude("label").str.contains(":") | pl.all().exclude("label").is_null())
-        rows = bad.select(pl.any_horizontal(pl.all())).to_series().arg_true()
-        if len(rows):
-            row = int(rows[0])
-            name = next(n for n in bad.columns if bad[n][row])
+        features = pl.all().exclude("label")
+        fit = frame.select(features.str.contains(_FEATURE).fill_null(False))
+        if not fit.select(pl.all_horizontal(pl.all().all())).item():
+            name, row = next((c.name, c.arg_min() or 0) for c in fit.iter_columns() if not c.all())
             raise DataError(
                 f"{self.path}: field {name} in line {line + row} is {frame[name][row]!r}: "
                 "every feature must be index:1 (write numbers as CSV or Parquet)"
             )
-        return frame
+        return frame.with_columns(
+            pl.col("label").str.replace(r"^-1(?:\.0*)?$", "0"), features.str.replace(_FEATURE, "$1")
+        )
