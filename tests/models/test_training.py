@@ -149,6 +149,20 @@ def test_early_stopping_restores_the_best_weights(scores: list[float], patience:
     assert not all(torch.equal(t, weights[-1][n]) for n, t in final.items())
 
 
+def test_early_stopping_counts_the_bad_epochs_before_a_resume() -> None:
+    def make(scores: list[float]) -> Trainer:
+        options = TrainOptions(epochs=8, batch_size=64, patience=2)
+        return Trainer(plain_model(), DATA.train, DATA.valid, options, evaluate=scripted(scores))
+
+    states: list[TrainState] = []
+    whole = make([0.6, 0.8, 0.7, 0.75])
+    whole.run(on_epoch=lambda epoch, state: states.append(stored(state())))
+    resumed = make([0.75])
+    resumed.load(states[2])  # after one epoch that was not better
+    assert [e.auc for e in resumed.run()] == [0.6, 0.8, 0.7, 0.75]
+    assert all(torch.equal(t, resumed.model.state_dict()[n]) for n, t in whole.model.state_dict().items())
+
+
 def rates(schedule: str, scores: list[float]) -> list[float]:
     """The learning rate of the first step of every epoch."""
     options = TrainOptions(epochs=len(scores), batch_size=330, lr=0.08, lr_decay=0.5, patience=0, schedule=schedule)
@@ -301,7 +315,7 @@ def test_the_seed_decides_and_the_callers_generators_are_left_alone() -> None:
 
 
 def test_dropout_is_on_in_every_epoch_though_scoring_switches_it_off() -> None:
-    model = plain_model(dropout=0.5)
+    model = plain_model(dropout=0.5).eval()
     modes: list[bool] = []
     model.backbone.register_forward_hook(lambda module, args, output: modes.append(module.training))
     Trainer(model, DATA.train, DATA.valid, TrainOptions(epochs=2, batch_size=330, patience=0)).run()
