@@ -88,7 +88,7 @@ class MixedEmbedding(nn.Module):
             weights, shape ``(batch,)``, or None.
         """
         rows = self.layout.rows(ids)
-        batch = BatchRows.of(rows, self.layout.total_rows) if torch.is_grad_enabled() else None
+        batch = self.layout.batch_rows(rows)
         groups = [self._group(g, ids, rows, batch) for g in range(len(self.groups))]
         if not groups:  # every field is dropped
             groups = [torch.zeros(len(ids), 0, 0, device=ids.device)]

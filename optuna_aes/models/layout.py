@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from optuna_aes.data.dataset import PAD, Schema
+from optuna_aes.models.rows import BatchRows
 
 
 class FieldLayout(nn.Module):
@@ -39,11 +40,20 @@ class FieldLayout(nn.Module):
         self.has_bags = any(self.bags)
         self.register_buffer("column_offset", torch.from_numpy(np.repeat(start, widths)), persistent=False)
         self.register_buffer("field_start", torch.from_numpy(start), persistent=False)
-        self.plain = not self.has_bags
+        # Whether a step takes every row of the tables, and not only its batch's: see TrainOptions.decay.
+        self.every_row = False
 
     def rows(self, ids: Tensor) -> Tensor:
         """int64 row numbers of int32 ids, same shape; padding points at the field's out-of-vocabulary row."""
         return (ids.clamp(min=0) if self.has_bags else ids) + self.column_offset
+
+    def batch_rows(self, rows: Tensor) -> BatchRows | None:
+        """The distinct rows that a step reads and updates; None where no gradient is wanted."""
+        if not torch.is_grad_enabled():
+            return None
+        if self.every_row:
+            return BatchRows(torch.arange(self.total_rows, device=rows.device), rows)
+        return BatchRows.of(rows, self.total_rows)
 
     def pool(self, values: Tensor, ids: Tensor, fields: Sequence[int] | None = None) -> Tensor:
         """Means over each bag's values, and everything else as it is.
@@ -56,7 +66,7 @@ class FieldLayout(nn.Module):
         Returns:
             Shape ``(batch, fields, dim)``.
         """
-        if self.plain:
+        if not self.has_bags:
             return values
         parts, at = [], 0
         for field in range(len(self.columns)) if fields is None else fields:

@@ -73,7 +73,7 @@ class SharedEmbedding(nn.Module):
             One group of shape ``(batch, fields, D)``, and the first-order sum, shape ``(batch,)``, or None.
         """
         rows = self.layout.rows(ids)
-        batch = BatchRows.of(rows, self.layout.total_rows) if torch.is_grad_enabled() else None
+        batch = self.layout.batch_rows(rows)
         output = self.embed(ids, rows, batch)
         if self.keep_gradient and output.requires_grad:
             output.retain_grad()

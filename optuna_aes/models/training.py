@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from optuna_aes.data.dataset import Split
 from optuna_aes.errors import InputError
+from optuna_aes.models.layout import FieldLayout
 from optuna_aes.models.model import dense_parameters, row_tables, seeded
 from optuna_aes.models.rows import RowAdam
 
@@ -31,7 +32,10 @@ class TrainOptions:
         epochs: Passes over the training rows, at most.
         batch_size: Rows of a step.
         lr: Adam's learning rate, tables and tower alike.
-        l2: Weight decay on the rows that a batch touches.
+        l2: Weight decay of the tables, added to their gradient.
+        decay: Which rows decay: ``"touched"`` (those of the batch; costs nothing) or ``"all"`` (every row at every step, as
+            frameworks with dense gradients do; values that are rare are then held near 0, at the cost of a sweep over the
+            tables).
         patience: Training stops after this many epochs without a better validation AUC; 0 never stops it.
         schedule: ``"plateau"``: the learning rate is multiplied by ``lr_decay`` at every epoch without a better validation
             AUC; ``"cosine"``: it falls to 0 along half a cosine over all epochs; ``"constant"``.
@@ -43,6 +47,7 @@ class TrainOptions:
     batch_size: int = 4096
     lr: float = 1e-3
     l2: float = 0.0
+    decay: str = "touched"
     patience: int = 2
     schedule: str = "plateau"
     lr_decay: float = 0.1
@@ -52,6 +57,8 @@ class TrainOptions:
         for name in ("epochs", "batch_size", "eval_batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} is out of range: give at least 1")
+        if self.decay not in ("touched", "all"):
+            raise InputError(f"decay={self.decay!r} is not known: give 'touched' or 'all'")
         if self.schedule not in ("plateau", "cosine", "constant"):
             raise InputError(f"schedule={self.schedule!r} is not known: give 'plateau', 'cosine' or 'constant'")
         if not 0 < self.lr < math.inf:
@@ -157,6 +164,9 @@ class Trainer:
     ) -> None:
         self.device = torch.device(device)
         self.model = model.to(self.device)
+        for module in model.modules():
+            if isinstance(module, FieldLayout):
+                module.every_row = options.decay == "all"
         self.options = options
         self.seed = seed
         self.hook = hook

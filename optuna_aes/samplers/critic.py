@@ -1,0 +1,104 @@
+"""Actor and critic for embedding sizes: an additive critic of the score, and the soft-greedy policy under a price of memory.
+
+Reconstruction: AdaS&S's abstract says that reinforcement learning searches inside the supernet, and no more. Plain REINFORCE
+(:mod:`optuna_aes.samplers.reinforce`) uses a score once; a critic learns from all finished trials, of all budget levels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from optuna_aes.samplers.policy import Floats, Ints, PolicyOptions, Problem, softmax
+
+_RIDGES = np.logspace(-4, 3, 22)
+
+
+class CriticPolicy:
+    """Soft policy improvement under an additive critic and a budget.
+
+    The critic is a ridge regression of the score on steps of size: feature (f, k) is 1 where block f has candidate k or a
+    larger one, so neighbours share what is learnt. Each level weighs trials by how near their memory is to its budget,
+    and the ridge is chosen by generalised cross-validation. Given the critic's value w[f, k], the policy that maximises
+    E[value] + temperature · entropy with E[memory] at the budget is softmax((w − price · memory) / temperature); the price
+    is found by bisection. That is what policy gradients with an entropy bonus and a Lagrange multiplier converge to for a
+    critic of this form. Temperature falls linearly with the finished trials.
+
+    Args:
+        problem: Space and budgets.
+        options: How sizes are searched.
+    """
+
+    # Trials whose memory is a factor 2 from the level's budget weigh exp(-1/2).
+    BANDWIDTH = 1.0
+    # A tenth of the budget is left free in expectation, so that most draws fit.
+    FILL = 0.92
+
+    def __init__(self, problem: Problem, options: PolicyOptions) -> None:
+        self.problem = problem
+        self.options = options
+        self.blocks, self.candidates = problem.params.shape
+        features = self.blocks * (self.candidates - 1)
+        levels = len(problem.budgets)
+        self.finished = 0
+        # Weighted sums of 1, x and y, their products, by level: all that the regression needs.
+        self.moments = np.zeros((levels, features + 2, features + 2))
+
+    def fold(self, choices: Ints, values: Floats, level: int) -> None:
+        """See :class:`Policy`; a group serves the critics of all levels."""
+        self.finished += len(values)
+        steps = (choices[:, :, None] >= np.arange(1, self.candidates)).reshape(len(choices), -1)
+        columns = np.concatenate([np.ones((len(values), 1)), steps, values[:, None]], axis=1)
+        used = np.maximum(self.problem.used(choices), 1)
+        for at, budget in enumerate(self.problem.budgets):
+            distance = np.log2(used / budget) / self.BANDWIDTH
+            weight = np.exp(-0.5 * distance**2) + 1e-3
+            self.moments[at] += (columns * weight[:, None]).T @ columns
+
+    def probabilities(self, level: int) -> Floats:
+        """See :class:`Policy`."""
+        if self.finished < 2:
+            return np.full((self.blocks, self.candidates), 1.0 / self.candidates)
+        value, spread = self._critic(level)
+        left = max(0.0, 1.0 - self.finished / self.options.horizon)
+        temperature = spread * max(0.01, self.options.entropy * left)
+        return self._soft_greedy(value, temperature, level)
+
+    def _critic(self, level: int) -> tuple[Floats, float]:
+        """Value of every candidate, shape ``(blocks, candidates)``, and the standard deviation of the scores."""
+        moments = self.moments[level]
+        total = moments[0, 0]
+        mean = moments[0] / total
+        centred = moments / total - np.outer(mean, mean)
+        gram, cross, variance = centred[1:-1, 1:-1], centred[1:-1, -1], max(float(centred[-1, -1]), 1e-18)
+        eigen, vectors = np.linalg.eigh(gram)
+        eigen = np.maximum(eigen, 0.0)
+        rotated = vectors.T @ cross
+        ridges = _RIDGES[:, None] / self.finished
+        weights = rotated / (eigen + ridges)
+        residual = variance - 2 * weights @ rotated + (weights**2) @ eigen
+        freedom = np.minimum((eigen / (eigen + ridges)).sum(1) / self.finished, 0.99)
+        best = int(np.argmin(np.maximum(residual, 1e-18) / (1 - freedom) ** 2))
+        steps = (vectors @ weights[best]).reshape(self.blocks, self.candidates - 1)
+        value = np.concatenate([np.zeros((self.blocks, 1)), steps.cumsum(1)], axis=1)
+        return value, variance**0.5
+
+    def _soft_greedy(self, value: Floats, temperature: float, level: int) -> Floats:
+        memory = self.problem.params / self.problem.budgets[level]
+
+        def policy(price: float) -> Floats:
+            return softmax((value - price * memory) / temperature)
+
+        def excess(price: float) -> float:
+            return float((policy(price) * memory).sum()) - self.FILL
+
+        # "abs" also pays for memory that is left unused: its price may be negative.
+        low = -1.0 if self.options.penalty == "abs" else 0.0
+        if excess(low) <= 0:
+            return policy(low)
+        high = 1e-6
+        while excess(high) > 0 and high < 1e6:
+            high *= 4
+        for _ in range(50):
+            middle = (low + high) / 2
+            low, high = (middle, high) if excess(middle) > 0 else (low, middle)
+        return policy(high)

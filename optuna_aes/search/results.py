@@ -1,0 +1,134 @@
+"""What a search found, as plain values: the retrained points, their front, and how the search went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Point:
+    """One choice of sizes, trained from scratch with one or more seeds. Metrics are means over the seeds.
+
+    Args:
+        trial: Number of the retrain trial whose weights ``export`` takes: of all seeds the one best on validation.
+        sizes: Embedding size by field.
+        params: Parameters of the embedding tables.
+        projections: Parameters of the maps to the common width, counted apart.
+        bytes: Bytes of tables and maps.
+        feasible: Whether the point fits the budget.
+        auc_valid: Validation AUC.
+        auc_test: Test AUC.
+        logloss_test: Test log loss.
+        auc_test_std: Standard deviation of the test AUC between seeds; 0 with one seed.
+        seeds: How many seeds.
+        uniform: Whether this is a reference point with one size for all fields.
+        search_trial: Number of the search trial that proposed the sizes; None for reference points.
+        auc_inherited: The score that the sizes had in the supernet; None for reference points.
+    """
+
+    trial: int
+    sizes: dict[str, int]
+    params: int
+    projections: int
+    bytes: int
+    feasible: bool
+    auc_valid: float
+    auc_test: float
+    logloss_test: float
+    auc_test_std: float
+    seeds: int
+    uniform: bool
+    search_trial: int | None = None
+    auc_inherited: float | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """The retrained points of a study, and what they are to be measured against.
+
+    Args:
+        study: Name of the study.
+        strategy: Name of the strategy.
+        backbone: Name of the backbone.
+        budget: ``{"params", "bytes"}`` of the budget.
+        full: ``{"params", "bytes"}`` of the full-size tables.
+        points: All retrained points, by parameters.
+        facts: What is known of the data, such as ``bayes_auc`` of planted data.
+    """
+
+    study: str
+    strategy: str
+    backbone: str
+    budget: dict[str, int]
+    full: dict[str, int]
+    points: tuple[Point, ...]
+    facts: dict[str, Any]
+
+    @property
+    def front(self) -> tuple[Point, ...]:
+        """The points inside the budget that no other such point beats in both test AUC and parameters.
+
+        The front reports test results and decides nothing: see :attr:`best` for the choice.
+        """
+        inside = [p for p in self.points if p.feasible]
+        keep = non_dominated([p.auc_test for p in inside], [p.params for p in inside])
+        return tuple(inside[i] for i in keep)
+
+    @property
+    def best(self) -> Point | None:
+        """The searched point inside the budget with the best validation AUC: what ``export`` takes."""
+        inside = [p for p in self.points if p.feasible and not p.uniform]
+        return max(inside, key=lambda p: p.auc_valid, default=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """One JSON-ready object."""
+        best = self.best
+        return {
+            "study": self.study,
+            "strategy": self.strategy,
+            "backbone": self.backbone,
+            "budget": self.budget,
+            "full": self.full,
+            "best": best.trial if best else None,
+            "front": [asdict(p) for p in self.front],
+            "points": [asdict(p) for p in self.points],
+            "facts": self.facts,
+        }
+
+
+@dataclass(frozen=True)
+class History:
+    """How a search went.
+
+    Args:
+        numbers: Trial numbers of the scored subnets.
+        aucs: Their inherited validation AUC.
+        params: Their embedding parameters.
+        epochs: Validation AUC of the supernet after each epoch.
+        seconds: Wall-clock seconds of the stages that are done: ``fit``, ``search``, ``retrain``.
+    """
+
+    numbers: tuple[int, ...]
+    aucs: tuple[float, ...]
+    params: tuple[int, ...]
+    epochs: tuple[float, ...]
+    seconds: dict[str, float]
+
+
+def non_dominated(values: Sequence[float], costs: Sequence[float]) -> list[int]:
+    """Positions of the points that no other beats in both value (higher) and cost (lower), by ascending cost.
+
+    Of points equal in both, the first is kept.
+    """
+    order = sorted(range(len(values)), key=lambda i: (costs[i], -values[i], i))
+    front: list[int] = []
+    best = -np.inf
+    for i in order:
+        if values[i] > best:
+            front.append(i)
+            best = values[i]
+    return front

@@ -1,0 +1,190 @@
+"""AdaS&S: a one-shot supernet trained with adaptive sampling, searched by reinforcement learning.
+
+He Wei, Yuekui Yang, Yang Zhang, Haiyang Wu, Meixi Liu, Shaoping Ma, 2024, arXiv 2411.07504. The abstract is what we could
+read: the supernet's sharing, the sampling's formulas and the penalty's form are reconstructions, each with a switch.
+This module fits and scores; the search policy is in :mod:`optuna_aes.samplers.policy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from optuna_aes.data.dataset import Dataset, Schema
+from optuna_aes.errors import InputError
+from optuna_aes.models.model import ModelOptions
+from optuna_aes.models.supernet import SubnetScorer, Supernet
+from optuna_aes.models.training import Feed, Trainer, TrainOptions
+from optuna_aes.strategies.sampling import Floats, PathSampler, SamplingOptions
+
+
+@dataclass(frozen=True)
+class AdaSS:
+    """The AdaS&S strategy.
+
+    Args:
+        sharing: ``"prefix"`` (one table per field, candidates are its first columns; the default by measurement) or
+            ``"separate"`` (a table per candidate, aligned by a map and a batch norm).
+        sampling: How the supernet's paths are drawn.
+        penalty: Form of the resource competition penalty: ``"hinge"``, ``"abs"`` or ``"compete"``.
+        baseline: What the reward is compared with: ``"group"``, ``"ema"`` or ``"critic"``.
+        levels: Budget levels, as shares of the budget; one policy each, so that one supernet gives a front.
+        group: Subnets scored together on the same validation rows.
+        score_rows: Validation rows that score a subnet, at most.
+
+    Raises:
+        InputError: If a value is out of range.
+    """
+
+    name: ClassVar[str] = "adass"
+
+    sharing: str = "prefix"
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
+    penalty: str = "hinge"
+    baseline: str = "critic"
+    levels: tuple[float, ...] = (1.0, 0.7, 0.5, 0.3)
+    group: int = 12
+    score_rows: int = 50_000
+
+    def __post_init__(self) -> None:
+        if self.sharing not in ("prefix", "separate"):
+            raise InputError(f"sharing={self.sharing!r} is not known: give 'prefix' or 'separate'")
+        if self.sharing == "separate" and self.sampling.paths != 1:
+            raise InputError("sharing='separate' trains one path a step: set sampling.paths=1")
+        if self.score_rows < 1:
+            raise InputError(f"score_rows={self.score_rows} is out of range: give at least 1")
+
+    def supernet(self, schema: Schema, candidates: Sequence[int], *, model: ModelOptions, seed: int = 0) -> Supernet:
+        """The untrained supernet."""
+        return Supernet(schema, candidates, options=model, sharing=self.sharing, seed=seed)
+
+    def trainer(
+        self,
+        supernet: Supernet,
+        dataset: Dataset,
+        *,
+        options: TrainOptions,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> Trainer:
+        """The training of a supernet; its validation AUC is the mean over a fixed panel of subnets.
+
+        The panel holds every uniform size, so that the checkpoint kept is good at small sizes too.
+        """
+        supernet.to(device)
+        embedding = supernet.embedding
+        fields, count = embedding.fields, len(embedding.candidates)
+        panel = np.array([np.full(fields, k) for k in range(count) if embedding.candidates[k] > 0])
+        scorer = self.scorer(supernet, dataset, seed=seed)
+        hook = SupernetHook(supernet, dataset, PathSampler(fields, count, self.sampling, seed=seed), seed=seed)
+        return Trainer(
+            supernet,
+            dataset.train,
+            dataset.valid,
+            options,
+            seed=seed,
+            device=device,
+            hook=hook,
+            evaluate=lambda: float(scorer(panel).mean()),
+        )
+
+    def scorer(self, supernet: Supernet, dataset: Dataset, *, seed: int = 0) -> SubnetScorer:
+        """Scores subnets of a trained supernet on validation rows."""
+        return SubnetScorer(supernet, dataset.valid, rows=self.score_rows, seed=seed)
+
+
+class SupernetHook:
+    """Draws the paths of each training step, and feeds what the step showed back to the sampler.
+
+    Args:
+        supernet: The supernet in training.
+        dataset: Its data; the probe batch is drawn from the training rows.
+        sampler: Draws paths and keeps the statistics.
+        seed: Seed of the probe batch.
+    """
+
+    # Field importance moves slowly: every so many steps is often enough.
+    IMPORTANCE_EVERY: ClassVar[int] = 4
+
+    def __init__(self, supernet: Supernet, dataset: Dataset, sampler: PathSampler, *, seed: int = 0) -> None:
+        self.supernet = supernet
+        self.sampler = sampler
+        self.seed = seed
+        self.paths = np.zeros((1, supernet.embedding.fields), dtype=np.int64)
+        self._probe: tuple[Tensor, Tensor] | None = None
+        if sampler.options.table == "probe":
+            feed = Feed(dataset.train, torch.device("cpu"))
+            rows = np.random.default_rng((seed, 2)).permutation(len(feed))[: sampler.options.probe_rows]
+            device = supernet.embedding.candidate_sizes.device
+            ids, labels = feed.batch(torch.from_numpy(np.sort(rows)))
+            self._probe = ids.to(device), labels.to(device)
+
+    def before(self, step: int, steps: int) -> None:
+        """Draws the step's paths; see :class:`optuna_aes.models.training.StepHook`."""
+        every = max(1, steps // self.sampler.options.probes)
+        if self._probe is not None and step % every == 0 and step >= self.sampler.options.warmup * steps:
+            self.sampler.observe_probe(self._probe_lag(step))
+            self.supernet.train()
+        self.paths = self.sampler.draw(step, step / steps)
+        self.supernet.embedding.set_paths(self.paths, self.sampler.draw_fields(step))
+        if self._watches(step):
+            self.supernet.embedding.keep_gradient = True
+
+    def after(self, step: int, loss: Tensor) -> None:
+        """Observes the step's loss or gradients."""
+        embedding = self.supernet.embedding
+        output = embedding.output
+        if output is not None and output.grad is not None:
+            contribution = (output.grad * output.detach()).sum(2).abs().mean(0)
+            if self.sampler.options.field_share < 1:
+                self.sampler.observe_importance(_numpy(contribution))
+            if self.sampler.options.table == "grad":
+                self.sampler.observe(self.paths, self._gradient_norms(output.grad))
+        embedding.output, embedding.keep_gradient = None, False
+        if self.sampler.options.table == "loss":
+            self.sampler.observe(self.paths, np.full(len(self.paths), float(loss)))
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready state."""
+        return self.sampler.state()
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """The inverse of :meth:`state`."""
+        self.sampler.load(state)
+
+    def _watches(self, step: int) -> bool:
+        options = self.sampler.options
+        return options.table == "grad" or (options.field_share < 1 and step % self.IMPORTANCE_EVERY == 0)
+
+    def _gradient_norms(self, grad: Tensor) -> Floats:
+        pieces = torch.tensor_split(grad, len(self.paths))
+        norms = np.stack([_numpy(p.square().sum(dim=(0, 2)).sqrt()) for p in pieces])
+        sizes = np.array(self.supernet.embedding.candidates)[self.paths]
+        return np.asarray(norms / np.sqrt(np.maximum(sizes, 1)))
+
+    def _probe_lag(self, step: int) -> Floats:
+        """Mean over random subnets of loss(f←k) − min_k' loss(f←k'), shape ``(fields, candidates)``."""
+        assert self._probe is not None
+        ids, labels = self._probe
+        fields, count = self.sampler.fields, self.sampler.candidates
+        rng = np.random.default_rng((self.seed, step, 3))
+        lag = np.zeros((fields, count))
+        for subnet in rng.integers(count, size=(self.sampler.options.probe_subnets, fields)):
+            paths = np.repeat(subnet[None], fields * count, axis=0)
+            at = np.arange(fields * count)
+            paths[at, at // count] = at % count
+            logits = self.supernet.logits(paths, ids)
+            losses = F.binary_cross_entropy_with_logits(logits, labels.expand_as(logits), reduction="none").mean(1)
+            table = _numpy(losses).reshape(fields, count)
+            lag += table - table.min(1, keepdims=True)
+        return lag / self.sampler.options.probe_subnets
+
+
+def _numpy(values: Tensor) -> Floats:
+    return values.detach().cpu().numpy().astype(np.float64)
