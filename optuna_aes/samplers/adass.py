@@ -1,4 +1,4 @@
-"""AdaS&S's search as an Optuna sampler: an adapter over the policies of :mod:`optuna_aes.samplers.policy`."""
+"""AdaS&S's search as an Optuna sampler: an adapter over the policies of :mod:`optuna_aes.strategies.adass.policy`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_aes.budget import MemoryBudget
-from optuna_aes.samplers.policy import Floats, Ints, Policy, PolicyOptions, Problem, make_policy, propose
 from optuna_aes.space import EmbeddingSpace, Sizes
+from optuna_aes.strategies.adass.policy import Floats, Ints, Policy, PolicyOptions, Problem, make_policy, propose
 
 
 class AdaSSSampler(BaseSampler):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from optuna_aes.samplers.policy import Floats, Ints, PolicyOptions, Problem, softmax
+from optuna_aes.strategies.adass.policy import Floats, Ints, PolicyOptions, Problem, softmax
 
 
 class ReinforcePolicy:

@@ -1,14 +1,14 @@
 """Actor and critic for embedding sizes: an additive critic of the score, and the soft-greedy policy under a price of memory.
 
 Reconstruction: AdaS&S's abstract says that reinforcement learning searches inside the supernet, and no more. Plain REINFORCE
-(:mod:`optuna_aes.samplers.reinforce`) uses a score once; a critic learns from all finished trials, of all budget levels.
+(:mod:`optuna_aes.strategies.adass.reinforce`) uses a score once; a critic learns from all finished trials, of all budget levels.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from optuna_aes.samplers.policy import Floats, Ints, PolicyOptions, Problem, softmax
+from optuna_aes.strategies.adass.policy import Floats, Ints, PolicyOptions, Problem, softmax
 
 _RIDGES = np.logspace(-4, 3, 22)
 

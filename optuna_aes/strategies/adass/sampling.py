@@ -43,9 +43,9 @@ class SamplingOptions:
         probe_subnets: Random subnets that a probe averages over.
     """
 
-    table: str = "uniform"
-    full_share: float = 0.5
-    paths: int = 1
+    table: str = "probe"
+    full_share: float = 0.1
+    paths: int = 8
     field_share: float = 1.0
     warmup: float = 0.15
     delta: float = 0.7
@@ -102,9 +102,9 @@ class PathSampler:
         ramp = (progress - self.options.warmup) / max(1e-9, 1.0 - self.options.warmup)
         if self.options.table == "uniform" or ramp <= 0 or not self.seen.any():
             return uniform
-        score = np.exp(_standardised(self.lag, self.seen) / self.options.tau)
+        score: Floats = np.exp(_standardised(self.lag, self.seen) / self.options.tau)
         weight = self.options.delta * ramp
-        return (1 - weight) * uniform + weight * score / score.sum(1, keepdims=True)
+        return np.asarray((1 - weight) * uniform + weight * score / score.sum(1, keepdims=True))
 
     def draw(self, step: int, progress: float) -> npt.NDArray[np.int64]:
         """The paths of a step, int64 of shape ``(paths, fields)``.
@@ -120,7 +120,7 @@ class PathSampler:
         # full_share of all paths of the run: with one path a step, every so many steps
         full = np.floor((step + 1) * count * self.options.full_share) - np.floor(step * count * self.options.full_share)
         drawn[: int(full)] = self.candidates - 1
-        return drawn
+        return np.asarray(drawn, dtype=np.int64)
 
     def draw_fields(self, step: int) -> npt.NDArray[np.bool_] | None:
         """Which fields' tables a step updates, shape ``(fields,)``; None for all."""

@@ -33,7 +33,7 @@ class PolicyOptions:
             counts too) or ``"compete"`` (each field pays for what it takes beyond its expected share).
         levels: Budget levels as shares of the budget, each with a policy of its own.
         group: Trials of a group; they are scored together, and a policy changes only between groups.
-        horizon: Trials after which exploration has been annealed away.
+        horizon: Trials after which exploration has been annealed away; a search sets it to its number of trials.
         entropy: Exploration at the start, in standard deviations of the scores.
         lr: Adam's step on the logits, for REINFORCE.
         price: Penalty weight λ at the start, in standard deviations of the scores, for REINFORCE.
@@ -172,8 +172,8 @@ def repair(choices: Ints, problem: Problem, level: int, rng: np.random.Generator
 
 def make_policy(problem: Problem, options: PolicyOptions) -> Policy:
     """The policy that the options name."""
-    from optuna_aes.samplers.critic import CriticPolicy
-    from optuna_aes.samplers.reinforce import ReinforcePolicy
+    from optuna_aes.strategies.adass.critic import CriticPolicy
+    from optuna_aes.strategies.adass.reinforce import ReinforcePolicy
 
     kinds: dict[str, Any] = {"critic": CriticPolicy, "group": ReinforcePolicy, "ema": ReinforcePolicy}
     policy: Policy = kinds[options.estimator](problem, options)

@@ -2,7 +2,7 @@
 
 He Wei, Yuekui Yang, Yang Zhang, Haiyang Wu, Meixi Liu, Shaoping Ma, 2024, arXiv 2411.07504. The abstract is what we could
 read: the supernet's sharing, the sampling's formulas and the penalty's form are reconstructions, each with a switch.
-This module fits and scores; the search policy is in :mod:`optuna_aes.samplers.policy`.
+This module fits and scores; the search policies are in :mod:`optuna_aes.strategies.adass.policy`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from optuna_aes.errors import InputError
 from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.supernet import SubnetScorer, Supernet
 from optuna_aes.models.training import Feed, Trainer, TrainOptions
-from optuna_aes.strategies.sampling import Floats, PathSampler, SamplingOptions
+from optuna_aes.strategies.adass.policy import PolicyOptions
+from optuna_aes.strategies.adass.sampling import Floats, PathSampler, SamplingOptions
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,7 @@ class AdaSS:
         sharing: ``"prefix"`` (one table per field, candidates are its first columns; the default by measurement) or
             ``"separate"`` (a table per candidate, aligned by a map and a batch norm).
         sampling: How the supernet's paths are drawn.
-        penalty: Form of the resource competition penalty: ``"hinge"``, ``"abs"`` or ``"compete"``.
-        baseline: What the reward is compared with: ``"group"``, ``"ema"`` or ``"critic"``.
-        levels: Budget levels, as shares of the budget; one policy each, so that one supernet gives a front.
-        group: Subnets scored together on the same validation rows.
+        policy: How sizes are searched in the trained supernet.
         score_rows: Validation rows that score a subnet, at most.
 
     Raises:
@@ -46,10 +44,7 @@ class AdaSS:
 
     sharing: str = "prefix"
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
-    penalty: str = "hinge"
-    baseline: str = "critic"
-    levels: tuple[float, ...] = (1.0, 0.7, 0.5, 0.3)
-    group: int = 12
+    policy: PolicyOptions = field(default_factory=PolicyOptions)
     score_rows: int = 50_000
 
     def __post_init__(self) -> None:
