@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from optuna_aes.models.training import Epoch
+if TYPE_CHECKING:
+    from optuna_aes.models.training import Epoch
 
 
 class Listener(Protocol):

@@ -1,0 +1,82 @@
+"""What every stage of a search works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+
+from optuna_aes.budget import MemoryBudget
+from optuna_aes.models.training import OnEpoch, Trainer, TrainState
+from optuna_aes.search.progress import Listener
+from optuna_aes.search.settings import Plan
+from optuna_aes.search.studies import Studies
+from optuna_aes.search.task import Task, resolve_device
+from optuna_aes.space import EmbeddingSpace
+from optuna_aes.storage import Checkpoints
+from optuna_aes.strategies.adass.strategy import AdaSS
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.artifacts._protocol import ArtifactStore
+
+
+@dataclass(frozen=True)
+class Context:
+    """A search that is ready to run.
+
+    Args:
+        task: Data and model.
+        strategy: Fits and scores.
+        budget: What the sizes must fit.
+        plan: How much is asked for.
+        seed: Seed of fit, search and retraining.
+        studies: Where it is recorded.
+        store: Where checkpoints and weights go.
+        listener: Hears of progress.
+    """
+
+    task: Task
+    strategy: AdaSS
+    budget: MemoryBudget
+    plan: Plan
+    seed: int
+    studies: Studies
+    store: ArtifactStore
+    listener: Listener
+
+    @cached_property
+    def space(self) -> EmbeddingSpace:
+        """What is searched."""
+        return self.task.space
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where tensors are."""
+        return resolve_device(self.task.device)
+
+    def checkpoints(self, study: optuna.Study, key: str, *, keep: int = 2) -> Checkpoints:
+        """The checkpoints of one piece of work."""
+        return Checkpoints(self.store, study, key=key, keep=keep)
+
+
+def resume(trainer: Trainer, checkpoints: Checkpoints) -> int:
+    """Puts a trainer where its last whole checkpoint was; the number of epochs that are done."""
+    found = checkpoints.load()
+    if found is None:
+        return 0
+    tensors, meta, epoch = found
+    trainer.load(TrainState(tensors, meta))
+    return epoch
+
+
+def saving(checkpoints: Checkpoints) -> OnEpoch:
+    """A callback that writes a checkpoint at every epoch's end."""
+
+    def save(epoch, state):  # type: ignore[no-untyped-def]
+        now = state()
+        checkpoints.save(now.tensors, now.meta, step=epoch.number)
+
+    return save

@@ -1,0 +1,253 @@
+"""A search from end to end: create or go on with it, run its stages, look at its front."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from optuna.storages import RDBStorage
+
+from optuna_aes.budget import MemoryBudget, parse_budget
+from optuna_aes.data.dataset import Dataset
+from optuna_aes.errors import DataError, InputError
+from optuna_aes.models.model import ModelOptions
+from optuna_aes.models.training import TrainOptions
+from optuna_aes.search import settings as settings_of
+from optuna_aes.search import studies as studies_of
+from optuna_aes.search.context import Context
+from optuna_aes.search.fit import fit
+from optuna_aes.search.progress import Listener, Silent
+from optuna_aes.search.read import Record, history, open_record, result, status
+from optuna_aes.search.results import History, Result
+from optuna_aes.search.retrain import retrain
+from optuna_aes.search.score import score
+from optuna_aes.search.settings import Plan
+from optuna_aes.search.task import Task
+from optuna_aes.storage import open_artifact_store, open_storage
+from optuna_aes.strategies.adass.strategy import AdaSS
+from optuna_aes.strategies.registry import strategy_class
+
+STAGES = {"fit": fit, "search": score, "retrain": retrain}
+
+
+class Search:
+    """A search for embedding sizes: three Optuna studies, ``<name>/fit``, ``<name>`` and ``<name>/retrain``.
+
+    Make one with :meth:`create` or :meth:`load`.
+
+    Example:
+        >>> search = Search.create(task, strategy=AdaSS(), budget=0.25, storage="sqlite:///aes.db", name="clicks")
+        >>> search.run()
+        >>> search.pareto().best
+    """
+
+    def __init__(self, context: Context, record: Record) -> None:
+        self.context = context
+        self.record = record
+
+    @classmethod
+    def create(
+        cls,
+        task: Task,
+        *,
+        name: str,
+        storage: str | RDBStorage,
+        strategy: AdaSS | None = None,
+        budget: float | str | MemoryBudget = 0.25,
+        trials: int = 300,
+        retrain: int = 5,
+        retrain_seeds: int = 1,
+        reference: bool = True,
+        seed: int = 0,
+        artifacts: str | None = None,
+        listener: Listener | None = None,
+    ) -> Search:
+        """Creates a search, or takes up the one of that name that was created with the same settings.
+
+        Args:
+            task: Data and model.
+            name: Name of the search and its main study.
+            storage: URL of the database, or an opened one.
+            strategy: Fits and scores; AdaS&S with its defaults if not given.
+            budget: A budget, or what :func:`optuna_aes.budget.parse_budget` reads: ``0.25``, ``100000``, ``"512MiB"``.
+            trials: Subnets to score.
+            retrain: Searched sizes to train from scratch.
+            retrain_seeds: How often each.
+            reference: Whether the uniform sizes 1, 2, 4, … D are trained too.
+            seed: Seed of fit, search and retraining.
+            artifacts: Where checkpoints go: a folder, ``s3://bucket``, or None for the database itself.
+            listener: Hears of progress.
+
+        Raises:
+            InputError: If a value is out of range.
+            StudyMismatchError: If the name is taken by a search with other settings.
+            StorageError: If the storage cannot be opened.
+        """
+        plan = Plan(trials=trials, retrain=retrain, retrain_seeds=retrain_seeds, reference=reference)
+        space = task.space
+        if not isinstance(budget, MemoryBudget):
+            budget = parse_budget(space, budget)
+        elif budget.space.names != space.names or budget.space.candidates != space.candidates:
+            raise InputError(
+                "budget was made for another space than the task's: make it with MemoryBudget(task.space, …)"
+            )
+        strategy = strategy or AdaSS()
+        strategy = replace(strategy, policy=replace(strategy.policy, horizon=trials))
+        opened = open_storage(storage)
+        studies = studies_of.create(opened, name)
+        known = studies.search.user_attrs.get(settings_of.SETTINGS)
+        if known is not None:  # more trials under the same name go on with the policy that the first ones had
+            horizon = known["strategy"]["options"]["policy"]["horizon"]
+            strategy = replace(strategy, policy=replace(strategy.policy, horizon=horizon))
+        settings = _settings(task, strategy, budget, seed, artifacts)
+        settings_of.write(studies.search, settings, plan, _data(task.dataset))
+        return cls._assemble(task, strategy, budget, plan, seed, opened, studies, artifacts, listener, name)
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        storage: str | RDBStorage,
+        *,
+        dataset: Dataset | None = None,
+        device: str = "auto",
+        threads: int | None = None,
+        listener: Listener | None = None,
+    ) -> Search:
+        """Takes up a search that exists, with all its settings from the storage.
+
+        Args:
+            name: Name of the search.
+            storage: URL of the database, or an opened one.
+            dataset: Its data; opened from the folder that the study names if not given.
+            device: Where to train.
+            threads: Threads of torch on the CPU.
+            listener: Hears of progress.
+
+        Raises:
+            StorageError: If there is no such search.
+            DataError: If the data is not there, or is not what the search was made with.
+        """
+        record = open_record(name, storage)
+        settings = record.settings
+        dataset = dataset or _open_dataset(record)
+        if dataset.fingerprint != settings["dataset"]:
+            raise DataError(
+                f"the dataset's fingerprint is {dataset.fingerprint}, search {name!r} was made with {settings['dataset']}"
+            )
+        task = Task(
+            dataset=dataset,
+            model=settings_of.revive(ModelOptions, settings["model"]),
+            train=settings_of.revive(TrainOptions, settings["train"]),
+            fit=settings_of.revive(TrainOptions, settings["fit"]),
+            candidates=tuple(settings["candidates"]),
+            device=device,
+            threads=threads,
+        )
+        strategy = settings_of.revive(strategy_class(settings["strategy"]["name"]), settings["strategy"]["options"])
+        return cls._assemble(
+            task,
+            strategy,
+            record.budget,
+            record.plan,
+            settings["seed"],
+            record.storage,
+            record.studies,
+            settings["artifacts"],
+            listener,
+            name,
+        )
+
+    @classmethod
+    def _assemble(
+        cls,
+        task: Task,
+        strategy: AdaSS,
+        budget: MemoryBudget,
+        plan: Plan,
+        seed: int,
+        storage: RDBStorage,
+        studies: studies_of.Studies,
+        artifacts: str | None,
+        listener: Listener | None,
+        name: str,
+    ) -> Search:
+        context = Context(
+            task=task,
+            strategy=strategy,
+            budget=budget,
+            plan=plan,
+            seed=seed,
+            studies=studies,
+            store=open_artifact_store(artifacts, storage),
+            listener=listener or Silent(),
+        )
+        return cls(context, open_record(name, storage))
+
+    def run(self, stages: Sequence[str] = tuple(STAGES)) -> Result:
+        """Runs the stages that are not done yet, from where they stopped.
+
+        Args:
+            stages: Which of ``"fit"``, ``"search"`` and ``"retrain"``, in this order.
+
+        Returns:
+            What is found.
+        """
+        unknown = [s for s in stages if s not in STAGES]
+        if unknown:
+            raise InputError(f"stages has {unknown[0]!r}: give some of {', '.join(STAGES)}")
+        if self.context.task.threads is not None:
+            torch.set_num_threads(self.context.task.threads)
+        for stage, work in STAGES.items():
+            if stage in stages:
+                work(self.context)
+        return self.pareto()
+
+    def status(self) -> dict[str, Any]:
+        """How far each stage is; see :func:`optuna_aes.search.read.status`."""
+        return status(self.record)
+
+    def pareto(self) -> Result:
+        """The retrained points and their front."""
+        return result(self.record)
+
+    def history(self) -> History:
+        """How the search went."""
+        return history(self.record)
+
+
+def _settings(task: Task, strategy: AdaSS, budget: MemoryBudget, seed: int, artifacts: str | None) -> dict[str, Any]:
+    return {
+        "format": settings_of.FORMAT,
+        "dataset": task.dataset.fingerprint,
+        "fields": task.dataset.schema.cardinalities,
+        "candidates": list(task.space.candidates),
+        "retrain_candidates": list(task.retrain_space.candidates),
+        "strategy": {"name": strategy.name, "options": settings_of.jsonable(asdict(strategy))},
+        "budget": budget.params,
+        "model": settings_of.jsonable(task.model),
+        "train": settings_of.jsonable(task.train),
+        "fit": settings_of.jsonable(task.fit_options),
+        "seed": seed,
+        "artifacts": artifacts,
+    }
+
+
+def _data(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "folder": None if dataset.folder is None else str(Path(dataset.folder).resolve()),
+        "rows": dataset.rows,
+        "facts": settings_of.jsonable(dict(dataset.facts or {})),
+    }
+
+
+def _open_dataset(record: Record) -> Dataset:
+    folder = record.data["folder"]
+    if folder is None or not os.path.isdir(folder):
+        where = "was in memory only" if folder is None else f"is not at {folder} any more"
+        raise DataError(f"the dataset of search {record.name!r} {where}: give it with dataset=…")
+    return Dataset.open(folder)

@@ -1,0 +1,142 @@
+"""A search's settings as JSON in its study: what may never change under a name, and what a later run may raise."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+import optuna
+
+from optuna_aes.errors import InputError, StudyMismatchError
+
+T = TypeVar("T")
+
+SETTINGS = "aes:settings"
+PLAN = "aes:plan"
+DATA = "aes:data"
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is asked for; a later run under the same name may ask for more.
+
+    Args:
+        trials: Subnets to score.
+        retrain: Searched sizes to train from scratch.
+        retrain_seeds: How often each.
+        reference: Whether uniform sizes are trained too, as reference points.
+    """
+
+    trials: int = 300
+    retrain: int = 5
+    retrain_seeds: int = 1
+    reference: bool = True
+
+    def __post_init__(self) -> None:
+        for name, least in (("trials", 1), ("retrain", 0), ("retrain_seeds", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name}={getattr(self, name)} is out of range: give at least {least}")
+
+
+def write(study: optuna.Study, settings: Mapping[str, Any], plan: Plan, data: Mapping[str, Any]) -> None:
+    """Writes the settings to a study that has none, or the plan to one that has the same.
+
+    Args:
+        study: The main study of a search.
+        settings: What may never change, JSON-ready.
+        plan: What is asked for now.
+        data: Where the dataset lies and what is known of it.
+
+    Raises:
+        StudyMismatchError: If the study was made with other settings, or is not one of ours.
+    """
+    known = study.user_attrs.get(SETTINGS)
+    if known is None:
+        if study.get_trials(deepcopy=False):
+            raise StudyMismatchError(
+                f"study {study.study_name!r} exists and is not a search of optuna_aes: choose another name"
+            )
+        # The settings come last: a study that has them is complete.
+        study.set_user_attr(DATA, dict(data))
+        study.set_user_attr(PLAN, asdict(plan))
+        study.set_user_attr(SETTINGS, dict(settings))
+        return
+    check_same(study.study_name, known, settings)
+    if study.user_attrs.get(PLAN) != asdict(plan):
+        study.set_user_attr(PLAN, asdict(plan))
+    if study.user_attrs.get(DATA) != dict(data):
+        study.set_user_attr(DATA, dict(data))
+
+
+def check_same(name: str, known: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Refuses to go on with other settings, and says which differ.
+
+    Raises:
+        StudyMismatchError: If any value differs.
+    """
+    differences = list(_differences(known, jsonable(settings)))
+    if differences:
+        shown = "; ".join(f"{key} was {old!r} and is {new!r}" for key, old, new in differences[:3])
+        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+        raise StudyMismatchError(
+            f"study {name!r} was made with other settings: {shown}{more}. Use another name, or the same settings"
+        )
+
+
+def read(study: optuna.Study) -> tuple[dict[str, Any], Plan, dict[str, Any]]:
+    """Settings, plan and data of a study.
+
+    Raises:
+        StudyMismatchError: If the study is not a search of ours.
+    """
+    attrs = study.user_attrs
+    if SETTINGS not in attrs:
+        raise StudyMismatchError(f"study {study.study_name!r} is not a search of optuna_aes: check the name")
+    settings = attrs[SETTINGS]
+    if settings.get("format") != FORMAT:
+        raise StudyMismatchError(
+            f"study {study.study_name!r} has settings of format {settings.get('format')!r}, this release reads {FORMAT}"
+        )
+    return settings, Plan(**attrs[PLAN]), attrs[DATA]
+
+
+def jsonable(value: Any) -> Any:
+    """The value as it comes back from JSON: tuples are lists, dataclasses are objects."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return jsonable(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(v) for v in value]
+    return value
+
+
+def revive(kind: type[T], data: Mapping[str, Any]) -> T:
+    """A dataclass of the values that :func:`jsonable` made of it."""
+    hints = typing.get_type_hints(kind)
+    names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: _revived(hints[name], value) for name, value in data.items() if name in names})
+
+
+def _revived(hint: Any, value: Any) -> Any:
+    if value is None:
+        return None
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        hint = next(h for h in typing.get_args(hint) if h is not type(None))
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return revive(hint, value)
+    return tuple(value) if typing.get_origin(hint) is tuple else value
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in [*old, *(k for k in new if k not in old)]:
+            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+    elif old != new:
+        yield path, old, new

@@ -1,0 +1,155 @@
+"""The three studies of a search, and how one of their trials is run by one worker."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import RandomSampler
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_aes.errors import InputError, StorageError, StudyMismatchError
+from optuna_aes.search.progress import Listener
+from optuna_aes.storage import mark_worker, reclaim_dead, release
+
+FIT, RETRAIN = "/fit", "/retrain"
+
+Direction = Literal["minimize", "maximize"]
+
+UNDONE = (TrialState.WAITING, TrialState.RUNNING)
+
+
+@dataclass(frozen=True)
+class Studies:
+    """The studies of one search: ``<name>/fit``, ``<name>`` and ``<name>/retrain``."""
+
+    fit: optuna.Study
+    search: optuna.Study
+    retrain: optuna.Study
+
+
+def create(storage: RDBStorage, name: str) -> Studies:
+    """Creates the studies that are not there yet."""
+    if not name or len(name) > 400 or not name.isprintable():
+        raise InputError(f"name={name!r} cannot name a study: use 1 to 400 printable letters")
+    if name.endswith((FIT, RETRAIN)):
+        raise InputError(f"name={name!r} ends like a stage's study: choose another name")
+
+    def study(suffix: str, directions: list[Direction], metrics: list[str]) -> optuna.Study:
+        made = optuna.create_study(
+            storage=storage,
+            study_name=name + suffix,
+            directions=directions,
+            load_if_exists=True,
+            # Ours are proposed in groups or enqueued; Optuna's default would be built for nothing.
+            sampler=RandomSampler(seed=0),
+        )
+        if len(made.directions) != len(directions) or (not made.metric_names and made.get_trials(deepcopy=False)):
+            raise StudyMismatchError(
+                f"study {name + suffix!r} exists and is not a search of optuna_aes: choose another name"
+            )
+        if not made.metric_names:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                made.set_metric_names(metrics)
+        return made
+
+    pair: list[Direction] = ["maximize", "minimize"]
+    # The main study comes first: where its name is taken by another kind of study, nothing is created.
+    return Studies(
+        search=study("", pair, ["inherited validation AUC", "embedding parameters"]),
+        fit=study(FIT, ["maximize"], ["supernet validation AUC"]),
+        retrain=study(RETRAIN, pair, ["test AUC", "embedding parameters"]),
+    )
+
+
+def load(storage: RDBStorage, name: str) -> Studies:
+    """The studies of a search that exists.
+
+    Raises:
+        StorageError: If there is no search of that name.
+    """
+    try:
+        loaded = [
+            optuna.load_study(storage=storage, study_name=name + suffix, sampler=RandomSampler(seed=0))
+            for suffix in (FIT, "", RETRAIN)
+        ]
+    except KeyError:
+        names = [n for n in optuna.get_all_study_names(storage) if not n.endswith((FIT, RETRAIN))]
+        there = f"the storage holds {', '.join(sorted(names)[:5])}" if names else "the storage holds no study"
+        raise StorageError(f"there is no search named {name!r}: {there}") from None
+    return Studies(*loaded)
+
+
+def work_through(
+    study: optuna.Study,
+    objective: Callable[[optuna.Trial], float | Sequence[float]],
+    *,
+    listener: Listener,
+    poll: float = 2.0,
+) -> None:
+    """Runs the waiting trials of a study one by one, until none is left here or with another worker.
+
+    A trial whose worker died on this machine is put back in the queue at once, others after Optuna's heartbeat. On Ctrl-C
+    the trial at hand goes back to the queue, with its checkpoints.
+
+    Args:
+        study: A study whose trials were enqueued.
+        objective: Runs one trial, and goes on from its last checkpoint.
+        listener: Hears when there is nothing to do but wait for other workers.
+        poll: Seconds between looks while other workers are busy.
+    """
+    told = False
+    while True:
+        reclaim_dead(study)
+        trials = study.get_trials(deepcopy=False, states=UNDONE)
+        if not trials:
+            return
+        if any(t.state == TrialState.WAITING for t in trials):
+            _run_one(study, objective)
+        else:
+            if not told:
+                listener.note(f"waiting for another worker at {study.study_name}, trial {trials[0].number}")
+                told = True
+            optuna.storages.fail_stale_trials(study)
+            time.sleep(poll)
+
+
+def _run_one(study: optuna.Study, objective: Callable[[optuna.Trial], float | Sequence[float]]) -> None:
+    interrupted = False
+
+    def claimed(trial: optuna.Trial) -> float | Sequence[float]:
+        nonlocal interrupted
+        if not trial.user_attrs.get("aes:work"):
+            # Another worker took the waiting trial between our look and Optuna's, which then made a new one.
+            raise optuna.TrialPruned("nothing was waiting")
+        mark_worker(trial)
+        try:
+            return objective(trial)
+        except KeyboardInterrupt:
+            interrupted = True
+            release(study, trial)
+            raise
+
+    try:
+        study.optimize(claimed, n_trials=1)
+    except ValueError:
+        if interrupted:  # Optuna cannot mark as failed a trial that was given back
+            raise KeyboardInterrupt from None
+        raise
+
+
+def enqueue(study: optuna.Study, params: dict[str, int], **attrs: object) -> None:
+    """Enqueues one piece of work."""
+    study.enqueue_trial(params, user_attrs={"aes:work": True, **attrs})
+
+
+def complete(study: optuna.Study) -> list[FrozenTrial]:
+    """The finished trials of a study, by number."""
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))

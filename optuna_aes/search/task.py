@@ -1,0 +1,82 @@
+"""The task of a search: which data, which model, how it is trained, which sizes are allowed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from optuna_aes.data.dataset import Dataset
+from optuna_aes.errors import InputError
+from optuna_aes.models.model import ModelOptions
+from optuna_aes.models.training import TrainOptions
+from optuna_aes.space import EmbeddingSpace
+
+
+@dataclass(frozen=True)
+class Task:
+    """What sizes are searched for.
+
+    Args:
+        dataset: The encoded table.
+        model: Backbone and the rest of the model.
+        train: How models are trained from scratch.
+        fit: How the supernet is trained; like ``train`` by default.
+        candidates: Sizes to choose from; the largest is D, 0 drops a field.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``: CUDA where there is one.
+        threads: Threads of torch on the CPU; None leaves them alone. Results are the same from run to run only at the same
+            number of threads.
+    """
+
+    dataset: Dataset
+    model: ModelOptions = field(default_factory=ModelOptions)
+    train: TrainOptions = field(default_factory=TrainOptions)
+    fit: TrainOptions | None = None
+    candidates: tuple[int, ...] = (0, 1, 2, 4, 8, 16)
+    device: str = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"threads={self.threads} is out of range: give at least 1")
+        resolve_device(self.device)
+
+    @property
+    def fit_options(self) -> TrainOptions:
+        """How the supernet is trained."""
+        return self.fit or self.train
+
+    @property
+    def space(self) -> EmbeddingSpace:
+        """The sizes that a search may give to every field."""
+        return EmbeddingSpace(self.dataset.schema.cardinalities, self.candidates, align=self.model.align)
+
+    @property
+    def retrain_space(self) -> EmbeddingSpace:
+        """The candidates, and the uniform sizes that serve as reference points."""
+        sizes = sorted({*self.candidates, *reference_sizes(max(self.candidates))})
+        return EmbeddingSpace(self.dataset.schema.cardinalities, sizes, align=self.model.align)
+
+
+def reference_sizes(full: int) -> list[int]:
+    """The uniform sizes 1, 2, 4, … up to D, and D itself."""
+    return sorted({full, *(2**k for k in range(full.bit_length()) if 2**k <= full)})
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that a name stands for.
+
+    Raises:
+        InputError: If there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device={name!r} is not known: give 'cpu', 'cuda', 'cuda:N' or 'auto'") from None
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device={name!r} is not supported: give 'cpu', 'cuda', 'cuda:N' or 'auto'")
+    if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
+        raise InputError(f"device={name!r} is not here: torch sees {torch.cuda.device_count()} CUDA devices")
+    return device
