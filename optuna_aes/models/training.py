@@ -75,8 +75,8 @@ class StepHook(Protocol):
     def before(self, step: int, steps: int) -> None:
         """Called before step ``step`` of ``steps`` in all."""
 
-    def after(self, step: int, loss: Tensor) -> None:
-        """Called after the backward pass, before the update."""
+    def after(self, step: int, losses: Tensor) -> None:
+        """Called after the backward pass, before the update; the loss of every row of the batch, shape ``(batch,)``."""
 
     def state(self) -> dict[str, Any]:
         """JSON-ready state, for a checkpoint."""
@@ -249,11 +249,12 @@ class Trainer:
             self._set_lr(self.options.lr * 0.5 * (1 + math.cos(math.pi * step / steps)))
         if self.hook is not None:
             self.hook.before(step, steps)
-        loss = F.binary_cross_entropy_with_logits(self.model(ids), labels)
+        losses = F.binary_cross_entropy_with_logits(self.model(ids), labels, reduction="none")
+        loss = losses.mean()
         self.dense.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.hook is not None:
-            self.hook.after(step, loss.detach())
+            self.hook.after(step, losses.detach())
         self.dense.step()
         self.rows.step()
         return loss.detach()

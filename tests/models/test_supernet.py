@@ -33,6 +33,8 @@ def make(
     if isinstance(supernet.embedding, SeparateEmbedding):
         supernet.embedding.running_mean.normal_(generator=generator)
         supernet.embedding.running_var.uniform_(0.5, 2.0, generator=generator)
+        with torch.no_grad():
+            supernet.embedding.gain.uniform_(0.5, 2.0, generator=generator)
     return supernet
 
 
@@ -138,7 +140,8 @@ def test_a_separate_candidate_is_its_own_table_mapped_and_normalised() -> None:
         values = embedding.layout.pool(embedding.tables[str(k)].weight[rows[:, columns]], ids, [f])[:, 0]
         mapped = values @ embedding.maps[str(k)][f]
         mean, var = embedding.running_mean[k, f], embedding.running_var[k, f]
-        torch.testing.assert_close(group[:, f], (mapped - mean) / torch.sqrt(var + 1e-5), rtol=1e-4, atol=1e-5)
+        normed = (mapped - mean) / torch.sqrt(var + 1e-5) * embedding.gain[k, f]
+        torch.testing.assert_close(group[:, f], normed, rtol=1e-4, atol=1e-5)
 
 
 def test_training_moves_the_statistics_of_the_chosen_candidates_only() -> None:
@@ -151,7 +154,7 @@ def test_training_moves_the_statistics_of_the_chosen_candidates_only() -> None:
     chosen[[2, 3, 2], [0, 2, 3]] = True
     for old, new in zip(before, (embedding.running_mean, embedding.running_var), strict=True):
         assert torch.equal((old != new).any(dim=2), chosen)
-    used = group[:, [0, 2, 3]]
+    used = group[:, [0, 2, 3]] / embedding.gain[[2, 3, 2], [0, 2, 3]].unsqueeze(1)
     torch.testing.assert_close(used.mean(0), torch.zeros(3, 4), rtol=0, atol=1e-5)
     torch.testing.assert_close(used.var(0, unbiased=False), torch.ones(3, 4), rtol=0, atol=1e-2)
 

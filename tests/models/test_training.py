@@ -46,8 +46,8 @@ class RandomPaths:
         path[0, 0] = int(torch.randint(0, 4, ()))
         self.supernet.embedding.set_paths(path, self.rng.random(4) < 0.8)
 
-    def after(self, step: int, loss: Tensor) -> None:
-        self.losses.append(float(loss))
+    def after(self, step: int, losses: Tensor) -> None:
+        self.losses.append(float(losses.mean()))
 
     def state(self) -> dict[str, Any]:
         return {"rng": self.rng.bit_generator.state, "losses": self.losses}
@@ -283,19 +283,19 @@ def test_a_hook_sees_every_step_with_its_number_and_loss() -> None:
             super().before(step, steps)
             calls.append(("before", step, steps))
 
-        def after(self, step: int, loss: Tensor) -> None:
-            super().after(step, loss)
+        def after(self, step: int, losses: Tensor) -> None:
+            super().after(step, losses)
+            assert len(losses) == lengths[step % 6]
             assert self.supernet.backbone.tower.out.bias.grad is not None
             calls.append(("after", step, steps))
 
     calls: list[tuple[str, int, int]] = []
-    steps = 12
+    steps, lengths = 12, [64] * 5 + [10]
     supernet = Supernet(WITH_BAG, CANDIDATES, options=ModelOptions(hidden=(8,)))
     hook = Note(supernet)
     options = TrainOptions(epochs=2, batch_size=64, patience=0)
     history = Trainer(supernet, DATA.train, DATA.valid, options, hook=hook).run()
     assert calls == [(when, s, steps) for s in range(steps) for when in ("before", "after")]
-    lengths = [64] * 5 + [10]
     assert history[0].loss == pytest.approx(np.average(hook.losses[:6], weights=lengths), rel=1e-5)
 
 

@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optuna_aes.errors import InputError
-
-Floats = npt.NDArray[np.float64]
+from optuna_aes.strategies.adass.policy import Floats, softmax
 
 TABLE_SAMPLING = ("probe", "grad", "loss", "uniform")
 
@@ -102,9 +101,8 @@ class PathSampler:
         ramp = (progress - self.options.warmup) / max(1e-9, 1.0 - self.options.warmup)
         if self.options.table == "uniform" or ramp <= 0 or not self.seen.any():
             return uniform
-        score: Floats = np.exp(_standardised(self.lag, self.seen) / self.options.tau)
         weight = self.options.delta * ramp
-        return np.asarray((1 - weight) * uniform + weight * score / score.sum(1, keepdims=True))
+        return (1 - weight) * uniform + weight * softmax(_standardised(self.lag, self.seen) / self.options.tau)
 
     def draw(self, step: int, progress: float) -> npt.NDArray[np.int64]:
         """The paths of a step, int64 of shape ``(paths, fields)``.
@@ -126,9 +124,11 @@ class PathSampler:
         """Which fields' tables a step updates, shape ``(fields,)``; None for all."""
         if self.options.field_share >= 1:
             return None
-        count = int(np.ceil(self.options.field_share * self.fields))
+        # 0.55 · 20 is 11, and a rounding error more
+        count = int(np.ceil(self.options.field_share * self.fields - 1e-9))
         rho = self.options.rho
-        share = (1 - rho) / self.fields + rho * self.importance / self.importance.sum()
+        share = (1 - rho) / self.fields + rho * self.importance / max(1e-12, self.importance.sum())
+        share = np.maximum(share, 1e-12)  # without importance, at rho = 1: last in the draw
         # Gumbel top-k draws without replacement
         keys = np.log(share) + np.random.default_rng((self.seed, step, 1)).gumbel(size=self.fields)
         update = np.zeros(self.fields, dtype=bool)

@@ -21,8 +21,8 @@ from optuna_aes.errors import InputError
 from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.supernet import SubnetScorer, Supernet
 from optuna_aes.models.training import Feed, Trainer, TrainOptions
-from optuna_aes.strategies.adass.policy import PolicyOptions
-from optuna_aes.strategies.adass.sampling import Floats, PathSampler, SamplingOptions
+from optuna_aes.strategies.adass.policy import Floats, PolicyOptions
+from optuna_aes.strategies.adass.sampling import PathSampler, SamplingOptions
 
 
 @dataclass(frozen=True)
@@ -125,14 +125,12 @@ class SupernetHook:
         every = max(1, steps // self.sampler.options.probes)
         if self._probe is not None and step % every == 0 and step >= self.sampler.options.warmup * steps:
             self.sampler.observe_probe(self._probe_lag(step))
-            self.supernet.train()
         self.paths = self.sampler.draw(step, step / steps)
         self.supernet.embedding.set_paths(self.paths, self.sampler.draw_fields(step))
-        if self._watches(step):
-            self.supernet.embedding.keep_gradient = True
+        self.supernet.embedding.keep_gradient = self._watches(step)
 
-    def after(self, step: int, loss: Tensor) -> None:
-        """Observes the step's loss or gradients."""
+    def after(self, step: int, losses: Tensor) -> None:
+        """Observes the step's losses or gradients."""
         embedding = self.supernet.embedding
         output = embedding.output
         if output is not None and output.grad is not None:
@@ -143,7 +141,10 @@ class SupernetHook:
                 self.sampler.observe(self.paths, self._gradient_norms(output.grad))
         embedding.output, embedding.keep_gradient = None, False
         if self.sampler.options.table == "loss":
-            self.sampler.observe(self.paths, np.full(len(self.paths), float(loss)))
+            total = self._by_path(losses)
+            rows = self._by_path(torch.ones_like(losses))
+            drawn = rows > 0  # a last batch may have fewer rows than there are paths
+            self.sampler.observe(self.paths[drawn], total[drawn] / rows[drawn])
 
     def state(self) -> dict[str, Any]:
         """JSON-ready state."""
@@ -158,10 +159,15 @@ class SupernetHook:
         return options.table == "grad" or (options.field_share < 1 and step % self.IMPORTANCE_EVERY == 0)
 
     def _gradient_norms(self, grad: Tensor) -> Floats:
-        pieces = torch.tensor_split(grad, len(self.paths))
-        norms = np.stack([_numpy(p.square().sum(dim=(0, 2)).sqrt()) for p in pieces])
+        """Gradient norms of every path's tables over √size, shape ``(paths, fields)``; a size of 0 has no table."""
         sizes = np.array(self.supernet.embedding.candidates)[self.paths]
-        return np.asarray(norms / np.sqrt(np.maximum(sizes, 1)))
+        norms = np.sqrt(self._by_path(grad.square().sum(2)) / np.maximum(sizes, 1))
+        return np.where(sizes > 0, norms, 0.0)
+
+    def _by_path(self, values: Tensor) -> Floats:
+        """Sums over each path's rows of the batch, shape ``(paths, ...)`` for values of shape ``(batch, ...)``."""
+        piece = self.supernet.embedding.piece_of(len(values))
+        return _numpy(values.new_zeros(len(self.paths), *values.shape[1:]).index_add_(0, piece, values))
 
     def _probe_lag(self, step: int) -> Floats:
         """Mean over random subnets of loss(f←k) − min_k' loss(f←k'), shape ``(fields, candidates)``."""
