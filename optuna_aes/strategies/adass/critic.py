@@ -1,7 +1,8 @@
 """Actor and critic for embedding sizes: an additive critic of the score, and the soft-greedy policy under a price of memory.
 
-Reconstruction: AdaS&S's abstract says that reinforcement learning searches inside the supernet, and no more. Plain REINFORCE
-(:mod:`optuna_aes.strategies.adass.reinforce`) uses a score once; a critic learns from all finished trials, of all budget levels.
+Reconstruction: AdaS&S's abstract says that reinforcement learning searches inside the supernet, and no more. Plain
+REINFORCE (:mod:`optuna_aes.strategies.adass.reinforce`) uses a score once; a critic learns from all finished trials, of
+all budget levels.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class CriticPolicy:
 
     # Trials whose memory is a factor 2 from the level's budget weigh exp(-1/2).
     BANDWIDTH = 1.0
-    # A tenth of the budget is left free in expectation, so that most draws fit.
+    # Part of the budget is left free in expectation, so that most draws fit.
     FILL = 0.92
 
     def __init__(self, problem: Problem, options: PolicyOptions) -> None:
@@ -40,14 +41,18 @@ class CriticPolicy:
         features = self.blocks * (self.candidates - 1)
         levels = len(problem.budgets)
         self.finished = 0
+        # The first score: what is summed is the difference to it, so that large scores lose no digits.
+        self.origin = np.nan
         # Weighted sums of 1, x and y, their products, by level: all that the regression needs.
         self.moments = np.zeros((levels, features + 2, features + 2))
 
     def fold(self, choices: Ints, values: Floats, level: int) -> None:
         """See :class:`Policy`; a group serves the critics of all levels."""
+        if not self.finished:
+            self.origin = float(values[0])
         self.finished += len(values)
         steps = (choices[:, :, None] >= np.arange(1, self.candidates)).reshape(len(choices), -1)
-        columns = np.concatenate([np.ones((len(values), 1)), steps, values[:, None]], axis=1)
+        columns = np.concatenate([np.ones((len(values), 1)), steps, (values - self.origin)[:, None]], axis=1)
         used = np.maximum(self.problem.used(choices), 1)
         for at, budget in enumerate(self.problem.budgets):
             distance = np.log2(used / budget) / self.BANDWIDTH
@@ -57,14 +62,17 @@ class CriticPolicy:
     def probabilities(self, level: int) -> Floats:
         """See :class:`Policy`."""
         if self.finished < 2:
+            # Uniform draws inside the budget teach more than those of most entropy whose expected memory is at the budget.
             return np.full((self.blocks, self.candidates), 1.0 / self.candidates)
-        value, spread = self._critic(level)
         left = max(0.0, 1.0 - self.finished / self.options.horizon)
-        temperature = spread * max(0.01, self.options.entropy * left)
-        return self._soft_greedy(value, temperature, level)
+        temperature = max(0.01, self.options.entropy * left)
+        return self._soft_greedy(self.values(level), temperature, level)
 
-    def _critic(self, level: int) -> tuple[Floats, float]:
-        """Value of every candidate, shape ``(blocks, candidates)``, and the standard deviation of the scores."""
+    def values(self, level: int) -> Floats:
+        """Value of every candidate over that of the smallest, in standard deviations of the scores.
+
+        Shape ``(blocks, candidates)``, and all 0 where all scores are equal. At least one group has been folded.
+        """
         moments = self.moments[level]
         total = moments[0, 0]
         mean = moments[0] / total
@@ -77,10 +85,10 @@ class CriticPolicy:
         weights = rotated / (eigen + ridges)
         residual = variance - 2 * weights @ rotated + (weights**2) @ eigen
         freedom = np.minimum((eigen / (eigen + ridges)).sum(1) / self.finished, 0.99)
-        best = int(np.argmin(np.maximum(residual, 1e-18) / (1 - freedom) ** 2))
+        best = int(np.argmin(np.maximum(residual, 1e-12 * variance) / (1 - freedom) ** 2))
         steps = (vectors @ weights[best]).reshape(self.blocks, self.candidates - 1)
-        value = np.concatenate([np.zeros((self.blocks, 1)), steps.cumsum(1)], axis=1)
-        return value, variance**0.5
+        value: Floats = np.concatenate([np.zeros((self.blocks, 1)), steps.cumsum(1)], axis=1)
+        return np.asarray(value / variance**0.5)
 
     def _soft_greedy(self, value: Floats, temperature: float, level: int) -> Floats:
         memory = self.problem.params / self.problem.budgets[level]

@@ -7,8 +7,10 @@ per level, share one supernet and together trace a front.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +31,9 @@ class PolicyOptions:
     Args:
         estimator: ``"critic"``: soft policy improvement under an additive critic fitted to all finished trials;
             ``"group"`` and ``"ema"``: REINFORCE whose baseline is the group's mean or a running mean.
-        penalty: Form of the resource competition penalty: ``"hinge"`` (only excess counts), ``"abs"`` (unused budget
-            counts too) or ``"compete"`` (each field pays for what it takes beyond its expected share).
+        penalty: Form of the resource competition penalty: ``"hinge"`` (only excess counts; proposals have none, so it is
+            for trials that others gave), ``"abs"`` (unused budget counts too) or ``"compete"`` (each block pays for what
+            it takes beyond its expected share, while the policy's expected memory is over budget; for REINFORCE).
         levels: Budget levels as shares of the budget, each with a policy of its own.
         group: Trials of a group; they are scored together, and a policy changes only between groups.
         horizon: Trials after which exploration has been annealed away; a search sets it to its number of trials.
@@ -115,7 +118,8 @@ def propose(
 
     Drawing until the budget holds is drawing from the policy given that it holds; with a baseline that is centred on the
     group, the policy gradient of that conditional distribution has no further term. Where the policy has become so sharp
-    that it only repeats itself, it is flattened step by step.
+    that it only repeats itself, it is flattened step by step; what it still does not find is looked up, so that nothing is
+    repeated while there is something new.
 
     Args:
         policy: The policy.
@@ -129,21 +133,22 @@ def propose(
         int64 of shape ``(count, blocks)``. When the space holds fewer new choices than asked, some repeat.
     """
     base = policy.probabilities(level)
-    chosen: list[Ints] = []
-    taken = set(seen)
-    for flat in (0.0, 0.05, 0.15, 0.4, 0.8):
-        probabilities = (1 - flat) * base + flat / base.shape[1]
-        drawn = repair(draw(probabilities, 64 * count, rng), problem, level, rng)
-        for row in drawn:
-            key = row.tobytes()
-            if key not in taken:
-                taken.add(key)
-                chosen.append(row)
-                if len(chosen) == count:
-                    return np.stack(chosen)
-    while len(chosen) < count:  # the space is exhausted
-        chosen.append(drawn[len(chosen) % len(drawn)])
-    return np.stack(chosen)
+    chosen: dict[bytes, Ints] = {}
+
+    def drawn() -> Iterator[Ints]:
+        for flat in (0.0, 0.05, 0.15, 0.4, 0.8):
+            probabilities = (1 - flat) * base + flat / base.shape[1]
+            yield from fitting(draw(probabilities, 64 * count, rng), problem, level, count, rng)
+
+    for row in itertools.chain(drawn(), _feasible(problem, level, rng)):
+        key = row.tobytes()
+        if key not in seen:
+            chosen.setdefault(key, row)
+            if len(chosen) == count:
+                return np.stack(list(chosen.values()))
+    # The space is exhausted: what is left of the group repeats the policy's own draws.
+    again = itertools.cycle(drawn())
+    return np.stack([*chosen.values(), *itertools.islice(again, count - len(chosen))])
 
 
 def draw(probabilities: Floats, count: int, rng: np.random.Generator) -> Ints:
@@ -152,22 +157,50 @@ def draw(probabilities: Floats, count: int, rng: np.random.Generator) -> Ints:
     return np.asarray((rng.random((count, len(probabilities), 1)) > edges).sum(2), dtype=np.int64)
 
 
-def repair(choices: Ints, problem: Problem, level: int, rng: np.random.Generator) -> Ints:
-    """The choices that fit the level's budget; if none does, all of them with random blocks stepped down until they fit."""
-    budget = problem.budgets[level]
-    fits = problem.used(choices) <= budget
-    if fits.any():
+def fitting(choices: Ints, problem: Problem, level: int, count: int, rng: np.random.Generator) -> Ints:
+    """The choices that fit the level's budget; if fewer than ``count`` do, the others too, repaired, after them."""
+    fits = problem.used(choices) <= problem.budgets[level]
+    if fits.sum() >= count:
         return choices[fits]
+    return np.concatenate([choices[fits], repair(choices[~fits], problem, level, rng)])
+
+
+def repair(choices: Ints, problem: Problem, level: int, rng: np.random.Generator) -> Ints:
+    """The choices with random blocks stepped down until they fit the level's budget."""
     choices = choices.copy()
-    while (over := problem.used(choices) > budget).any():
+    over = np.arange(len(choices))
+    while len(over := over[problem.used(choices[over]) > problem.budgets[level]]):
         # A block is stepped down with probability in proportion to what it holds, so large tables yield first.
-        held = problem.params[np.arange(len(problem.params)), choices[over]] * (choices[over] > 0)
-        weight = held + (choices[over] > 0)
-        edges = (weight / weight.sum(1, keepdims=True)).cumsum(1)
-        block = np.minimum((rng.random((len(edges), 1)) > edges).sum(1), choices.shape[1] - 1)
-        rows = np.flatnonzero(over)
-        choices[rows, block] = np.maximum(choices[rows, block] - 1, 0)
+        held = problem.params[np.arange(len(problem.params)), choices[over]]
+        weight = np.where(choices[over] > 0, held, 0).cumsum(1)
+        block = (rng.random((len(over), 1)) * weight[:, -1:] >= weight).sum(1)
+        choices[over, block] -= 1
     return choices
+
+
+def _feasible(problem: Problem, level: int, rng: np.random.Generator) -> Iterator[Ints]:
+    """All choices that fit the level's budget, in a random order of every block's candidates; each comes at little cost."""
+    blocks, candidates = problem.params.shape
+    order = rng.permuted(np.tile(np.arange(candidates), (blocks, 1)), axis=1)
+    least = np.append(problem.params.min(1)[::-1].cumsum()[::-1], 0)
+    choice = np.zeros(blocks, dtype=np.int64)
+    # Depth first, without recursion, as a space may have more blocks than Python has stack: what is left to try, by block.
+    branches = [(problem.budgets[level], iter(order[0]))]
+    while branches:
+        left, untried = branches[-1]
+        block = len(branches) - 1
+        k = next(untried, None)
+        if k is None:
+            branches.pop()
+            continue
+        rest = left - int(problem.params[block, k])
+        if rest < least[block + 1]:
+            continue
+        choice[block] = k
+        if block + 1 < blocks:
+            branches.append((rest, iter(order[block + 1])))
+        else:
+            yield choice.copy()
 
 
 def make_policy(problem: Problem, options: PolicyOptions) -> Policy:
@@ -175,6 +208,4 @@ def make_policy(problem: Problem, options: PolicyOptions) -> Policy:
     from optuna_aes.strategies.adass.critic import CriticPolicy
     from optuna_aes.strategies.adass.reinforce import ReinforcePolicy
 
-    kinds: dict[str, Any] = {"critic": CriticPolicy, "group": ReinforcePolicy, "ema": ReinforcePolicy}
-    policy: Policy = kinds[options.estimator](problem, options)
-    return policy
+    return CriticPolicy(problem, options) if options.estimator == "critic" else ReinforcePolicy(problem, options)

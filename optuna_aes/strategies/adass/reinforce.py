@@ -40,18 +40,14 @@ class ReinforcePolicy:
     def fold(self, choices: Ints, values: Floats, level: int) -> None:
         """See :class:`Policy`."""
         self.finished += len(values)
-        scale = float(values.std()) or 1.0
-        used = self.problem.used(choices) / self.problem.budgets[level]
-        reward = values / scale - self.price[level] * self._penalty(used)
-        baseline = float(reward.mean())
-        if self.options.estimator == "ema":
-            before = self.ema[level]
-            self.ema[level] = baseline if np.isnan(before) else 0.8 * before + 0.2 * baseline
-            baseline = baseline if np.isnan(before) else float(before)
+        spread, baseline = float(values.std()), float(values.mean())
+        scale = spread if spread > 1e-12 * abs(baseline) else 1.0  # equal scores deviate by rounding errors
+        if self.options.estimator == "ema":  # of the scores themselves: their deviation is another one in every group
+            before = baseline if np.isnan(self.ema[level]) else float(self.ema[level])
+            self.ema[level] = 0.8 * before + 0.2 * baseline
+            baseline = before
         policy = self.probabilities(level)
-        advantage = np.repeat((reward - baseline)[:, None], self.blocks, axis=1)
-        if self.options.penalty == "compete":
-            advantage = advantage - self._competition(choices, used, policy, level)
+        advantage = ((values - baseline) / scale)[:, None] - self.price[level] * self._penalty(choices, policy, level)
         chosen = choices[:, :, None] == np.arange(self.candidates)
         gradient = (advantage[:, :, None] * (chosen - policy)).mean(0)
         left = max(0.0, 1.0 - self.finished / self.options.horizon)
@@ -60,24 +56,17 @@ class ReinforcePolicy:
         expected = float((policy * self.problem.params).sum()) / self.problem.budgets[level]
         self.price[level] = max(0.0, self.price[level] + self.options.price_lr * (expected - 1.0))
 
-    def _penalty(self, used: Floats) -> Floats:
-        if self.options.penalty == "hinge":
-            return np.maximum(0.0, used - 1.0)
-        if self.options.penalty == "abs":
-            return np.abs(used - 1.0)
-        return np.zeros_like(used)
-
-    def _competition(self, choices: Ints, used: Floats, policy: Floats, level: int) -> Floats:
-        """What each block takes beyond its expected share, while the policy as a whole is over budget.
-
-        Draws are conditioned on the budget, so it is the expected memory that tells whether the fields compete.
-        """
+    def _penalty(self, choices: Ints, policy: Floats, level: int) -> Floats:
+        """What every choice is charged, shape ``(trials, 1)``, or ``(trials, blocks)`` where blocks compete."""
         params, budget = self.problem.params, self.problem.budgets[level]
-        expected = (policy * params).sum(1)
-        if expected.sum() <= budget and (used <= 1).all():
-            return np.zeros(choices.shape)
-        taken = params[np.arange(self.blocks), choices]
-        return np.asarray(self.price[level] * (taken - expected) / budget)
+        if self.options.penalty == "compete":
+            expected = (policy * params).sum(1)
+            # Proposals are drawn inside the budget, so it is the policy's expectation that tells whether blocks compete.
+            excess = expected.sum() > budget
+            return np.asarray(excess * (params[np.arange(self.blocks), choices] - expected) / budget)
+        over = self.problem.used(choices) / budget - 1.0
+        charge = np.abs(over) if self.options.penalty == "abs" else np.maximum(0.0, over)
+        return np.asarray(charge - charge.mean())[:, None]
 
     def _adam(self, gradient: Floats, level: int) -> None:
         self.steps[level] += 1
