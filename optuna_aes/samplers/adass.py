@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import threading
 import weakref
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
+from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -21,8 +25,9 @@ from optuna_aes.strategies.adass.policy import Floats, Ints, Policy, PolicyOptio
 class AdaSSSampler(BaseSampler):
     """Samples embedding sizes by AdaS&S's reinforcement learning (Wei et al., 2024, arXiv 2411.07504; a reconstruction).
 
-    The state is a function of the study's finished trials: any worker that sees the same trials proposes the same sizes,
-    and a restart loses nothing. No proposal is over budget. Parameters that are not the space's sizes are left to
+    The policy is a function of the study's finished trials: any worker that sees the same trials proposes the same sizes,
+    and a restart loses nothing. No proposal is over budget, and none repeats sizes that a trial of an earlier group has had
+    while there are others. Parameters that are not the space's sizes are left to
     ``independent_sampler``. The study's first objective is the score; memory is computed, never learnt.
 
     Args:
@@ -31,7 +36,8 @@ class AdaSSSampler(BaseSampler):
         options: How sizes are searched.
         seed: Seed of the proposals; None draws one. One worker with the same seed and trials proposes the same sizes; with
             several at once it depends on which trials have finished when each asks.
-        independent_sampler: Samples every other parameter; random by default.
+        independent_sampler: Samples every other parameter; by default random values that depend on the seed, the trial's
+            number and the parameter's name only, so that a restart does not repeat them.
 
     Example:
         >>> space = EmbeddingSpace({"user": 957, "item": 4082}, candidates=(0, 2, 4, 8, 16))
@@ -51,24 +57,27 @@ class AdaSSSampler(BaseSampler):
         self.space = space
         self.budget = budget
         self.options = options or PolicyOptions()
-        self._independent = independent_sampler or RandomSampler(seed=seed)
         self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        self._independent = independent_sampler or _NumberedSampler(self._seed)
         self._problem = Problem(
             params=space.table_params,
             budgets=tuple(budget.level(share).params for share in self.options.levels),
         )
+        self._forget()
+
+    def _forget(self) -> None:
         self._lock = threading.Lock()
-        self._folded: weakref.WeakKeyDictionary[Study, _Fold] = weakref.WeakKeyDictionary()
+        # By storage and not by study: a pruner such as Hyperband wraps the study anew for every trial.
+        self._folds: weakref.WeakKeyDictionary[BaseStorage, dict[int, _Fold]] = weakref.WeakKeyDictionary()
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but what is a function of the study, and the lock."""
-        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_folded")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_folds")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restores a pickled sampler, with nothing folded yet."""
         self.__dict__.update(state)
-        self._lock = threading.Lock()
-        self._folded = weakref.WeakKeyDictionary()
+        self._forget()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The sizes of the space; they are sampled together."""
@@ -77,11 +86,13 @@ class AdaSSSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The sizes of a trial, by its number."""
+        """The sizes of a trial, by its number; what else a wrapping sampler asks for is sampled independently."""
         group, place = divmod(trial.number, self.options.group)
-        choices = self._propose(study, group)[place]
-        sizes = self.space.from_indices(choices)
-        return {b.parameter: sizes[b.name] for b in self.space.blocks if b.parameter in search_space}
+        sizes = self.space.to_params(self.space.from_indices(self._propose(study, group)[place]))
+        return {
+            name: sizes[name] if name in sizes else self.sample_independent(study, trial, name, distribution)
+            for name, distribution in search_space.items()
+        }
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -112,61 +123,96 @@ class AdaSSSampler(BaseSampler):
         return [self.space.from_indices(row) for row in self._propose(study, group)[place:]]
 
     def _propose(self, study: Study, group: int) -> Ints:
+        first = group * self.options.group
         with self._lock:
-            fold = self._folded.get(study)
-            if fold is None:
-                fold = self._folded.setdefault(study, _Fold(self))
-            fold.update(study, before=group * self.options.group)
-            return propose(
-                fold.policy,
-                self._problem,
-                level=self.options.level_of(group * self.options.group),
-                count=self.options.group,
-                seen=fold.seen,
-                rng=np.random.default_rng((self._seed, group)),
-            )
+            folds = self._folds.setdefault(study._storage, {})
+            fold = folds.setdefault(study._study_id, _Fold(self))
+            fold.update(study, before=first)
+            if group not in fold.proposed:
+                fold.proposed[group] = propose(
+                    fold.policy,
+                    self._problem,
+                    level=self.options.level_of(first),
+                    count=self.options.group,
+                    seen=fold.seen,
+                    rng=np.random.default_rng((self._seed, group)),
+                )
+            return fold.proposed[group]
+
+
+class _NumberedSampler(BaseSampler):
+    """Random values that are a function of seed, trial number and parameter name."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        seed = zlib.crc32(f"{self.seed} {trial.number} {param_name}".encode())
+        return RandomSampler(seed=seed).sample_independent(study, trial, param_name, param_distribution)
 
 
 class _Fold:
-    """What one study's finished trials amount to: the policy, and the sizes already tried."""
+    """What one study's trials amount to: the policy, the sizes already tried, and what was proposed on them."""
 
     def __init__(self, sampler: AdaSSSampler) -> None:
         self.sampler = sampler
         self.names = [b.parameter for b in sampler.space.blocks]
         self.index = {size: k for k, size in enumerate(sampler.space.candidates)}
+        self.tried: list[int] = []
+        self.seen: set[bytes] = set()
+        self.proposed: dict[int, Ints] = {}
         self._reset()
 
     def _reset(self) -> None:
         self.policy: Policy = make_policy(self.sampler._problem, self.sampler.options)
-        self.seen: set[bytes] = set()
-        self.numbers: list[int] = []
+        self.folded: list[int] = []
 
     def update(self, study: Study, *, before: int) -> None:
-        """Folds the finished trials numbered below ``before`` that are not folded yet."""
-        trials = study._storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.COMPLETE,))
-        usable = {t.number: t for t in trials if t.number < before and t.values and self._has_sizes(t)}
-        numbers = sorted(usable)
-        folded = len(self.numbers)
-        group = self.sampler.options.group
+        """Makes this the fold of the finished trials numbered below ``before``, group by group."""
+        trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
+        known = {t.number: t for t in trials if t.number < before and self._has_sizes(t)}
+        tried = sorted(known)
+        scored = [number for number in tried if _has_score(known[number])]
+        if tried == self.tried and scored == self.folded:
+            return
+        # Whatever came of it, a trial's sizes are not proposed again: those that were pruned or crashed would be, for ever.
+        self.tried, self.seen = tried, {self._choices(t).tobytes() for t in known.values()}
+        self.proposed = {}
         # A trial that finished late belongs before what is folded already, or in its last group: the fold starts anew, so
-        # that it is always the same function of the finished trials.
-        late = numbers[:folded] != self.numbers
-        if late or (folded and folded < len(numbers) and numbers[folded] // group == self.numbers[-1] // group):
+        # that it is always the same function of the finished trials. When trials finish in turn, only new groups fold.
+        group, done = self.sampler.options.group, len(self.folded)
+        if scored[:done] != self.folded or (
+            0 < done < len(scored) and scored[done] // group == scored[done - 1] // group
+        ):
             self._reset()
-            folded = 0
-        new = numbers[folded:]
-        for at in range(len(new)):
-            if at == 0 or new[at] // group != new[at - 1] // group:
-                members = [n for n in new[at : at + group] if n // group == new[at] // group]
-                self._fold([usable[n] for n in members], study)
-        self.numbers = numbers
+            done = 0
+        for _, members in itertools.groupby(scored[done:], key=lambda number: number // group):
+            self._fold([known[number] for number in members], study)
+        self.folded = scored
 
     def _has_sizes(self, trial: FrozenTrial) -> bool:
         return all(trial.params.get(name) in self.index for name in self.names)
 
+    def _choices(self, trial: FrozenTrial) -> Ints:
+        return np.array([self.index[trial.params[name]] for name in self.names], dtype=np.int64)
+
     def _fold(self, trials: list[FrozenTrial], study: Study) -> None:
         sign = -1.0 if study.directions[0] == StudyDirection.MINIMIZE else 1.0
-        choices: Ints = np.array([[self.index[t.params[name]] for name in self.names] for t in trials], dtype=np.int64)
         values: Floats = np.array([sign * t.values[0] for t in trials])
-        self.policy.fold(choices, values, self.sampler.options.level_of(trials[0].number))
-        self.seen |= {row.tobytes() for row in choices}
+        self.policy.fold(
+            np.stack([self._choices(t) for t in trials]), values, self.sampler.options.level_of(trials[0].number)
+        )
+
+
+def _has_score(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.COMPLETE and math.isfinite(trial.values[0])
