@@ -73,10 +73,14 @@ def planted(
         ``ranks`` and ``noise`` (the noise fields' names).
 
     Raises:
-        InputError: If no field carries signal, or a field has fewer than 2 values.
+        InputError: If no field carries signal, a field has fewer than 2 values, or a number is out of range.
     """
-    if not any(f.rank > 0 for f in fields) or any(f.values < 2 for f in fields):
-        raise InputError("planted data needs a field of rank above 0, and 2 or more values in every field")
+    if any(f.values < 2 for f in fields):
+        raise InputError("planted data needs 2 or more values in every field")
+    if sum(f.rank > 0 for f in fields) < 2 and not any(f.main > 0 for f in fields):
+        raise InputError("planted data needs signal: a field with main above 0, or two of rank above 0 that interact")
+    if not 0 < click_rate < 1 or min(rows) < 1:
+        raise InputError(f"click_rate={click_rate} must be in (0, 1), and rows={rows} at least 1 in every split")
     rng = np.random.default_rng(seed)
     total = sum(rows)
     ids = np.stack([_zipf(rng, f, total) for f in fields], axis=1)
@@ -121,6 +125,8 @@ def _logit(
         rows = latent[ids[:, column]]
         total += rows
         squares += (rows**2).sum(1)
+    if sum(f.rank > 0 for f in fields) < 2:  # a vector on its own has nothing to interact with
+        return first
     pairs = 0.5 * ((total**2).sum(1) - squares)
     return np.asarray(first + interaction * (pairs - pairs.mean()) / pairs.std())
 
