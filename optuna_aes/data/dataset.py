@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -220,6 +221,7 @@ class atomic_folder:  # noqa: N801 - used as a context manager, like tempfile's
         if self.target.exists() and not (self.target / "schema.json").exists() and not _is_empty_folder(self.target):
             raise DataError(f"{self.target} is there and is no encoded dataset: choose another folder to write to")
         self._tmp = self.target.parent / f".{self.target.name}-{secrets.token_hex(4)}"
+        self._new = [p for p in self.target.parents if not p.exists()]
         try:
             self._tmp.mkdir(parents=True)
         except OSError as error:
@@ -234,6 +236,10 @@ class atomic_folder:  # noqa: N801 - used as a context manager, like tempfile's
                 self._move()
         finally:
             shutil.rmtree(self._tmp, ignore_errors=True)
+            if exc_type is not None:
+                with contextlib.suppress(OSError):  # not empty: another process writes there
+                    for parent in self._new:
+                        parent.rmdir()
         if isinstance(exc, OSError):
             raise DataError(
                 f"cannot write {self.target} ({exc.strerror}): make room, or choose another folder"

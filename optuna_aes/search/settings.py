@@ -56,12 +56,8 @@ def write(study: optuna.Study, settings: Mapping[str, Any], plan: Plan, data: Ma
     Raises:
         StudyMismatchError: If the study was made with other settings, or is not one of ours.
     """
-    known = study.user_attrs.get(SETTINGS)
+    known = known_settings(study)
     if known is None:
-        if study.get_trials(deepcopy=False):
-            raise StudyMismatchError(
-                f"study {study.study_name!r} exists and is not a search of optuna_aes: choose another name"
-            )
         # The settings come last: a study that has them is complete.
         study.set_user_attr(DATA, dict(data))
         study.set_user_attr(PLAN, asdict(plan))
@@ -74,6 +70,20 @@ def write(study: optuna.Study, settings: Mapping[str, Any], plan: Plan, data: Ma
         study.set_user_attr(DATA, dict(data))
 
 
+def known_settings(study: optuna.Study) -> dict[str, Any] | None:
+    """The settings that a study was made with; None if its creation was cut short, or has just begun.
+
+    Raises:
+        StudyMismatchError: If the study is not one of ours.
+    """
+    known: dict[str, Any] | None = study.user_attrs.get(SETTINGS)
+    if known is None and study.get_trials(deepcopy=False):
+        raise StudyMismatchError(
+            f"study {study.study_name!r} exists and is not a search of optuna_aes: choose another name"
+        )
+    return known
+
+
 def check_same(name: str, known: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Refuses to go on with other settings, and says which differ.
 
@@ -81,12 +91,21 @@ def check_same(name: str, known: Mapping[str, Any], settings: Mapping[str, Any])
         StudyMismatchError: If any value differs.
     """
     differences = list(_differences(known, jsonable(settings)))
+    # Where the supernet is trained like the models, one option changes both: say it once.
+    said = {(f"fit.{key.removeprefix('train.')}", repr(old), repr(new)) for key, old, new in differences}
+    differences = [d for d in differences if (d[0], repr(d[1]), repr(d[2])) not in said or not d[0].startswith("fit.")]
     if differences:
-        shown = "; ".join(f"{key} was {old!r} and is {new!r}" for key, old, new in differences[:3])
+        shown = "; ".join(_told(*difference) for difference in differences[:3])
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise StudyMismatchError(
             f"study {name!r} was made with other settings: {shown}{more}. Use another name, or the same settings"
         )
+
+
+def _told(key: str, old: Any, new: Any) -> str:
+    if key == "dataset":
+        return f"the data (its fingerprint was {old} and is {new}: other rows, or another encoding)"
+    return f"{key} was {old!r} and is {new!r}"
 
 
 def read(study: optuna.Study) -> tuple[dict[str, Any], Plan, dict[str, Any]]:

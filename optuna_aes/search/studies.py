@@ -34,12 +34,21 @@ class Studies:
     retrain: optuna.Study
 
 
-def create(storage: RDBStorage, name: str) -> Studies:
-    """Creates the studies that are not there yet."""
+def check_name(name: str) -> None:
+    """Refuses what cannot name a search.
+
+    Raises:
+        InputError: If it cannot.
+    """
     if not name or len(name) > 400 or not name.isprintable():
         raise InputError(f"name={name!r} cannot name a study: use 1 to 400 printable letters")
     if name.endswith((FIT, RETRAIN)):
         raise InputError(f"name={name!r} ends like a stage's study: choose another name")
+
+
+def create(storage: RDBStorage, name: str) -> Studies:
+    """Creates the studies that are not there yet."""
+    check_name(name)
 
     def study(suffix: str, directions: list[Direction], metrics: list[str]) -> optuna.Study:
         made = optuna.create_study(
@@ -67,6 +76,14 @@ def create(storage: RDBStorage, name: str) -> Studies:
         fit=study(FIT, ["maximize"], ["supernet validation AUC"]),
         retrain=study(RETRAIN, pair, ["test AUC", "embedding parameters"]),
     )
+
+
+def find(storage: RDBStorage, name: str) -> optuna.Study | None:
+    """The main study of a search, or None where no study has the name."""
+    try:
+        return optuna.load_study(storage=storage, study_name=name, sampler=RandomSampler(seed=0))
+    except KeyError:
+        return None
 
 
 def load(storage: RDBStorage, name: str) -> Studies:

@@ -37,9 +37,7 @@ class Task:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"threads={self.threads} is out of range: give at least 1")
-        resolve_device(self.device)
+        check_place(self.device, self.threads)
 
     @property
     def fit_options(self) -> TrainOptions:
@@ -61,6 +59,17 @@ class Task:
 def reference_sizes(full: int) -> list[int]:
     """The uniform sizes 1, 2, 4, … up to D, and D itself."""
     return sorted({full, *(2**k for k in range(full.bit_length()) if 2**k <= full)})
+
+
+def check_place(device: str, threads: int | None) -> None:
+    """Refuses a device that is not here, and a number of threads that cannot be.
+
+    Raises:
+        InputError: If either is so.
+    """
+    if threads is not None and threads < 1:
+        raise InputError(f"threads={threads} is out of range: give at least 1")
+    resolve_device(device)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from optuna_aes.storage.artifacts import DamagedArtifactError, RDBArtifactStore, open_artifact_store
+from optuna_aes.storage.artifacts import DamagedArtifactError, RDBArtifactStore, check_artifacts, open_artifact_store
 from optuna_aes.storage.claims import RequeueTrial, mark_worker, reclaim_dead, release, worker_identity
-from optuna_aes.storage.engine import open_storage, safe_url
+from optuna_aes.storage.engine import check_storage, open_storage, safe_url
 
 if TYPE_CHECKING:
     from optuna_aes.storage.checkpoints import Checkpoints
@@ -14,6 +14,8 @@ __all__ = [
     "DamagedArtifactError",
     "RDBArtifactStore",
     "RequeueTrial",
+    "check_artifacts",
+    "check_storage",
     "mark_worker",
     "open_artifact_store",
     "open_storage",

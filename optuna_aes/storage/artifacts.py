@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -210,7 +211,32 @@ def open_artifact_store(spec: str | None, storage: RDBStorage) -> ArtifactStore:
         return _folder_store(Path(unquote(urlsplit(spec).path)))
     if scheme == "s3":
         return _s3_store(rest.rstrip("/"))
-    raise StorageError(f"the artifact store '{scheme}://...' is of an unknown kind: give a folder or s3://BUCKET")
+    raise _unknown_kind(scheme)
+
+
+def check_artifacts(spec: str | None) -> None:
+    """Finds out whether :func:`open_artifact_store` would succeed, and creates nothing.
+
+    Raises:
+        StorageError: If the place cannot be used.
+    """
+    if spec is None:
+        return
+    scheme, found, rest = spec.partition("://")
+    if found and scheme == "s3":
+        _s3_store(rest.rstrip("/"))
+        return
+    if found and scheme != "file":
+        raise _unknown_kind(scheme)
+    folder = (Path(unquote(urlsplit(spec).path)) if found else Path(spec)).absolute()
+    there = next(p for p in (folder, *folder.parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        why = "cannot be written" if there.is_dir() else "is not a folder"
+        raise StorageError(f"the artifact folder {folder} cannot be used: {there} {why}")
+
+
+def _unknown_kind(scheme: str) -> StorageError:
+    return StorageError(f"the artifact store '{scheme}://...' is of an unknown kind: give a folder or s3://BUCKET")
 
 
 def _folder_store(folder: Path) -> ArtifactStore:

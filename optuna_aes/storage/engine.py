@@ -99,6 +99,30 @@ def open_storage(
         raise _explain(parsed, error) from None
 
 
+def check_storage(url: str) -> bool:
+    """Finds out whether a database could be opened, and creates nothing.
+
+    Args:
+        url: As :func:`open_storage` takes it.
+
+    Returns:
+        Whether studies can be in it; False where there is no database yet, or one without Optuna's tables.
+
+    Raises:
+        StorageError: If :func:`open_storage` would fail.
+    """
+    parsed = _parse(url)
+    file = _check_sqlite_file(parsed, must_exist=False)
+    if file is None and parsed.get_backend_name() == "sqlite":
+        return False  # in memory: every opening makes another one
+    if file is not None and not file.exists():
+        return False
+    try:
+        return _find_schema(parsed, _engine_kwargs(parsed), must_exist=False)
+    except (SQLAlchemyError, OptunaError, ImportError, OSError, TypeError) as error:
+        raise _explain(parsed, error) from None
+
+
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)

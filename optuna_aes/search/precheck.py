@@ -1,0 +1,126 @@
+"""What can be refused before any data is read or anything written: so that a slip costs a second, and leaves no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from optuna_aes.budget import parse_budget
+from optuna_aes.models.model import ModelOptions
+from optuna_aes.models.training import TrainOptions
+from optuna_aes.search import settings as settings_of
+from optuna_aes.search.settings import Plan
+from optuna_aes.search.studies import check_name, find
+from optuna_aes.search.task import check_place, reference_sizes
+from optuna_aes.space import EmbeddingSpace
+from optuna_aes.storage import check_artifacts, check_storage, open_storage
+from optuna_aes.strategies.adass.strategy import AdaSS
+
+# Stands in for a table that is not read yet: whatever is a budget of some table is a budget of this one.
+_ANY_TABLE = {"any": 2**40}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """All that a search is made of, apart from its data.
+
+    Args:
+        name: Name of the search.
+        storage: URL of the database.
+        strategy: Fits and scores.
+        budget: What :func:`optuna_aes.budget.parse_budget` reads.
+        plan: How much is asked for.
+        model: Backbone and the rest of the model.
+        train: How models are trained from scratch.
+        fit: How the supernet is trained; like ``train`` if None.
+        candidates: Sizes to choose from.
+        device: Where to train.
+        threads: Threads of torch on the CPU.
+        seed: Seed of fit, search and retraining.
+        artifacts: Where checkpoints go.
+    """
+
+    name: str
+    storage: str
+    strategy: AdaSS
+    budget: str
+    plan: Plan
+    model: ModelOptions
+    train: TrainOptions
+    fit: TrainOptions | None
+    candidates: tuple[int, ...]
+    device: str
+    threads: int | None
+    seed: int
+    artifacts: str | None
+
+
+def refuse_early(wish: Wish) -> None:
+    """Refuses whatever can be seen to fail without the data; writes nothing.
+
+    Raises:
+        InputError: If a value is out of range.
+        StudyMismatchError: If the name is taken by a search with other settings.
+        StorageError: If the storage, or the place for checkpoints, cannot be used.
+    """
+    check_name(wish.name)
+    check_place(wish.device, wish.threads)
+    parse_budget(EmbeddingSpace(_ANY_TABLE, wish.candidates, align=wish.model.align), wish.budget)
+    check_artifacts(wish.artifacts)
+    if not check_storage(wish.storage):
+        return
+    opened = open_storage(wish.storage, must_exist=True)
+    try:
+        study = find(opened, wish.name)
+        known = settings_of.known_settings(study) if study is not None else None
+        if known is not None:
+            _refuse_other(wish, known)
+    finally:
+        opened.engine.dispose()
+
+
+def _refuse_other(wish: Wish, known: Mapping[str, Any]) -> None:
+    space = EmbeddingSpace(known["fields"], wish.candidates, align=wish.model.align)
+    policy = replace(wish.strategy.policy, horizon=known["strategy"]["options"]["policy"]["horizon"])
+    wanted = settings_for(
+        dataset=known["dataset"],
+        space=space,
+        strategy=replace(wish.strategy, policy=policy),
+        budget=parse_budget(space, wish.budget).params,
+        model=wish.model,
+        train=wish.train,
+        fit=wish.fit or wish.train,
+        seed=wish.seed,
+        artifacts=wish.artifacts,
+    )
+    settings_of.check_same(wish.name, known, wanted)
+
+
+def settings_for(
+    *,
+    dataset: str,
+    space: EmbeddingSpace,
+    strategy: AdaSS,
+    budget: int,
+    model: ModelOptions,
+    train: TrainOptions,
+    fit: TrainOptions,
+    seed: int,
+    artifacts: str | None,
+) -> dict[str, Any]:
+    """What may never change under a search's name, JSON-ready; ``dataset`` is the data's fingerprint."""
+    return {
+        "format": settings_of.FORMAT,
+        "dataset": dataset,
+        "fields": dict(zip(space.names, space.rows.tolist(), strict=True)),
+        "candidates": list(space.candidates),
+        "retrain_candidates": sorted({*space.candidates, *reference_sizes(space.full)}),
+        "strategy": {"name": strategy.name, "options": settings_of.jsonable(asdict(strategy))},
+        "budget": budget,
+        "model": settings_of.jsonable(model),
+        "train": settings_of.jsonable(train),
+        "fit": settings_of.jsonable(fit),
+        "seed": seed,
+        "artifacts": artifacts,
+    }
