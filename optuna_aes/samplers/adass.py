@@ -126,7 +126,9 @@ class AdaSSSampler(BaseSampler):
         first = group * self.options.group
         with self._lock:
             folds = self._folds.setdefault(study._storage, {})
-            fold = folds.setdefault(study._study_id, _Fold(self))
+            if study._study_id not in folds:
+                folds[study._study_id] = _Fold(self)
+            fold = folds[study._study_id]
             fold.update(study, before=first)
             if group not in fold.proposed:
                 fold.proposed[group] = propose(

@@ -158,11 +158,11 @@ def draw(probabilities: Floats, count: int, rng: np.random.Generator) -> Ints:
 
 
 def fitting(choices: Ints, problem: Problem, level: int, count: int, rng: np.random.Generator) -> Ints:
-    """The choices that fit the level's budget; if fewer than ``count`` do, the others too, repaired, after them."""
+    """The choices that fit the level's budget; if fewer than ``count`` do, some of the others, repaired, after them."""
     fits = problem.used(choices) <= problem.budgets[level]
     if fits.sum() >= count:
         return choices[fits]
-    return np.concatenate([choices[fits], repair(choices[~fits], problem, level, rng)])
+    return np.concatenate([choices[fits], repair(choices[~fits][: 4 * count], problem, level, rng)])
 
 
 def repair(choices: Ints, problem: Problem, level: int, rng: np.random.Generator) -> Ints:
