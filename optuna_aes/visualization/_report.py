@@ -134,12 +134,14 @@ def _tiles(result: Result) -> str:
     if best is None:
         return f'<div class="tiles">{budget}{size}</div>'
     reference = full_point(result)
-    against = "" if reference is None else f"{signed(best.auc_test - reference.auc_test)} to full size"
-    several = f"± {metric(best.auc_test_std)} · {best.seeds} seeds" if best.seeds > 1 else "one seed"
+    seeds = f"mean of {best.seeds} seeds" if best.seeds > 1 else "one seed"
+    against = seeds if reference is None else f"{signed(best.auc_test - reference.auc_test)} to full size"
+    if best.seeds > 1:
+        against = f"± {metric(best.auc_test_std)} · {against}"
     tiles = [
         _tile("Best point", human(best.params), f"params · {percent(1 - of_full(result, best))} saved", "best"),
-        _tile("Test AUC", metric(best.auc_test), against or several),
-        _tile("Validation AUC", metric(best.auc_valid), several if against else "the choice is made by it"),
+        _tile("Test AUC", metric(best.auc_test), against),
+        _tile("Validation AUC", metric(best.auc_valid), seeds),
         budget,
         size,
     ]

@@ -47,7 +47,7 @@ def template() -> go.layout.Template:
             "paper_bgcolor": PAPER,
             "plot_bgcolor": PAPER,
             "title": {"x": 0.0, "xref": "paper", "xanchor": "left", "font": {"size": 19, "color": INK}},
-            "margin": {"l": 70, "r": 28, "t": 92, "b": 60},
+            "margin": {"l": 70, "r": 28, "t": 104, "b": 60},
             "xaxis": axis,
             "yaxis": axis,
             "legend": {
