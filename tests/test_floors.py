@@ -21,9 +21,9 @@ FLOORS = (
     "samplers",
     "pruners",
     "storage",
+    "export",
     "search",
     "visualization",
-    "export",
     "cli",
 )
 DOORS = ("__init__", "__main__")  # the package's front door may open any floor

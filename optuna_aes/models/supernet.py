@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from optuna_aes.data.dataset import Schema, Split
 from optuna_aes.errors import InputError
 from optuna_aes.models.backbones import backbone_class
+from optuna_aes.models.delong import AUCParts
 from optuna_aes.models.embedding import first_order
 from optuna_aes.models.layout import FieldLayout
 from optuna_aes.models.model import ModelOptions, seeded
@@ -359,5 +360,12 @@ class SubnetScorer:
 
     def __call__(self, paths: Paths) -> npt.NDArray[np.float64]:
         """AUC of every path, float64 of shape ``(paths,)``."""
-        logits = self.supernet.logits(paths, self.ids, block=self.block).cpu().numpy()
-        return np.array([auc(row, self.labels) for row in logits])
+        return np.array([auc(row, self.labels) for row in self._logits(paths)])
+
+    def parts(self, paths: Paths) -> list[AUCParts]:
+        """What each row contributes to the AUC of every path, to tell how sure a difference of two is."""
+        return [AUCParts.of(row, self.labels) for row in self._logits(paths)]
+
+    def _logits(self, paths: Paths) -> npt.NDArray[np.float32]:
+        logits: npt.NDArray[np.float32] = self.supernet.logits(paths, self.ids, block=self.block).cpu().numpy()
+        return logits

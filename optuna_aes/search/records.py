@@ -19,6 +19,8 @@ from optuna_aes.space import EmbeddingSpace, Sizes
 SECONDS = "aes:seconds"
 SEED, UNIFORM, SOURCE, INHERITED = "aes:seed", "aes:uniform", "aes:search_trial", "aes:auc_inherited"
 METRICS = "aes:metrics"
+# User attribute of the retrain study: which trials of the search are retrained.
+CHOSEN = "aes:chosen"
 
 
 @dataclass(frozen=True)
@@ -40,30 +42,6 @@ def scored(study: optuna.Study, budget: MemoryBudget) -> list[Scored]:
         if params <= budget.params:
             found.append(Scored(trial.number, sizes, trial.values[0], params))
     return found
-
-
-def choose(trials: list[Scored], budgets: list[int], count: int) -> list[Scored]:
-    """The sizes that are worth training from scratch.
-
-    The budget levels take turns, each naming the best-scored sizes inside it that no level has named yet; so every level
-    gets its best first, and a second opinion where there is room.
-
-    Args:
-        trials: Scored sizes.
-        budgets: Budget levels in parameters, the full budget first.
-        count: How many to choose.
-    """
-    order = sorted(trials, key=lambda t: (-t.auc, t.params, t.number))
-    chosen: dict[tuple[tuple[str, int], ...], Scored] = {}
-    waiting = {level: iter([t for t in order if t.params <= level]) for level in dict.fromkeys(budgets)}
-    while waiting and len(chosen) < count:
-        for level in list(waiting):
-            pick = next((t for t in waiting[level] if tuple(t.sizes.items()) not in chosen), None)
-            if pick is None:
-                del waiting[level]
-            elif len(chosen) < count:
-                chosen[tuple(pick.sizes.items())] = pick
-    return list(chosen.values())
 
 
 def job_key(sizes: Mapping[str, int], seed: int) -> str:

@@ -10,6 +10,7 @@ import optuna
 from optuna_aes.budget import CONSTRAINT
 from optuna_aes.models.model import CTRModel
 from optuna_aes.models.training import Trainer, auc, logloss, predict
+from optuna_aes.search.choose import chosen
 from optuna_aes.search.context import Context, resume, saving
 from optuna_aes.search.records import (
     INHERITED,
@@ -17,11 +18,9 @@ from optuna_aes.search.records import (
     SEED,
     SOURCE,
     UNIFORM,
-    choose,
     has_sizes,
     job_key,
     key_of,
-    scored,
 )
 from optuna_aes.search.studies import complete, enqueue, work_through
 from optuna_aes.search.task import reference_sizes
@@ -61,16 +60,14 @@ def retrain(context: Context) -> None:
 def jobs(context: Context) -> Iterator[Job]:
     """What the retrain stage consists of, as far as the search has come."""
     plan = context.plan
-    trials = scored(context.studies.search, context.budget)
-    levels = [context.budget.level(share).params for share in context.strategy.policy.levels]
-    chosen = choose(trials, levels, plan.retrain)
+    picks = chosen(context)
     uniform = [context.space.uniform(d) for d in reference_sizes(context.space.full)] if plan.reference else []
     # Seed by seed, so that a run that is stopped early has every point once before any twice.
     for seed in range(context.seed, context.seed + plan.retrain_seeds):
-        for pick in chosen:
+        for pick in picks:
             yield Job(pick.sizes, seed, pick.sizes in uniform, pick.number, pick.auc)
         for sizes in uniform:
-            if all(sizes != pick.sizes for pick in chosen):
+            if all(sizes != pick.sizes for pick in picks):
                 yield Job(sizes, seed, uniform=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,15 @@ from optuna.storages import RDBStorage
 
 from optuna_aes.budget import MemoryBudget, parse_budget
 from optuna_aes.data.dataset import Dataset
-from optuna_aes.errors import DataError, InputError
+from optuna_aes.errors import InputError
 from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.training import TrainOptions
 from optuna_aes.search import settings as settings_of
 from optuna_aes.search import studies as studies_of
 from optuna_aes.search.context import Context
+from optuna_aes.search.export import export_model, open_dataset
 from optuna_aes.search.fit import fit
+from optuna_aes.search.precheck import settings_for
 from optuna_aes.search.progress import Listener, Silent
 from optuna_aes.search.read import Record, history, open_record, result, status
 from optuna_aes.search.results import History, Result
@@ -27,7 +29,7 @@ from optuna_aes.search.retrain import retrain
 from optuna_aes.search.score import score
 from optuna_aes.search.settings import Plan
 from optuna_aes.search.task import Task
-from optuna_aes.storage import open_artifact_store, open_storage
+from optuna_aes.storage import check_artifacts, open_artifact_store, open_storage
 from optuna_aes.strategies.adass.strategy import AdaSS
 from optuna_aes.strategies.registry import strategy_class
 
@@ -87,6 +89,7 @@ class Search:
             StudyMismatchError: If the name is taken by a search with other settings.
             StorageError: If the storage cannot be opened.
         """
+        studies_of.check_name(name)
         plan = Plan(trials=trials, retrain=retrain, retrain_seeds=retrain_seeds, reference=reference)
         space = task.space
         if not isinstance(budget, MemoryBudget):
@@ -97,13 +100,26 @@ class Search:
             )
         strategy = strategy or AdaSS()
         strategy = replace(strategy, policy=replace(strategy.policy, horizon=trials))
+        # Whatever can fail does so before the first thing is created.
+        check_artifacts(artifacts)
         opened = open_storage(storage)
+        open_artifact_store(artifacts, opened)
         studies = studies_of.create(opened, name)
         known = studies.search.user_attrs.get(settings_of.SETTINGS)
         if known is not None:  # more trials under the same name go on with the policy that the first ones had
             horizon = known["strategy"]["options"]["policy"]["horizon"]
             strategy = replace(strategy, policy=replace(strategy.policy, horizon=horizon))
-        settings = _settings(task, strategy, budget, seed, artifacts)
+        settings = settings_for(
+            dataset=task.dataset.fingerprint,
+            space=task.space,
+            strategy=strategy,
+            budget=budget.params,
+            model=task.model,
+            train=task.train,
+            fit=task.fit_options,
+            seed=seed,
+            artifacts=artifacts,
+        )
         settings_of.write(studies.search, settings, plan, _data(task.dataset))
         return cls._assemble(task, strategy, budget, plan, seed, opened, studies, artifacts, listener, name)
 
@@ -134,11 +150,7 @@ class Search:
         """
         record = open_record(name, storage)
         settings = record.settings
-        dataset = dataset or _open_dataset(record)
-        if dataset.fingerprint != settings["dataset"]:
-            raise DataError(
-                f"the dataset's fingerprint is {dataset.fingerprint}, search {name!r} was made with {settings['dataset']}"
-            )
+        dataset = open_dataset(record, dataset)
         task = Task(
             dataset=dataset,
             model=settings_of.revive(ModelOptions, settings["model"]),
@@ -219,22 +231,9 @@ class Search:
         """How the search went."""
         return history(self.record)
 
-
-def _settings(task: Task, strategy: AdaSS, budget: MemoryBudget, seed: int, artifacts: str | None) -> dict[str, Any]:
-    return {
-        "format": settings_of.FORMAT,
-        "dataset": task.dataset.fingerprint,
-        "fields": task.dataset.schema.cardinalities,
-        "candidates": list(task.space.candidates),
-        "retrain_candidates": list(task.retrain_space.candidates),
-        "strategy": {"name": strategy.name, "options": settings_of.jsonable(asdict(strategy))},
-        "budget": budget.params,
-        "model": settings_of.jsonable(task.model),
-        "train": settings_of.jsonable(task.train),
-        "fit": settings_of.jsonable(task.fit_options),
-        "seed": seed,
-        "artifacts": artifacts,
-    }
+    def export(self, out: str | os.PathLike[str], *, trial: int | None = None) -> Path:
+        """Writes a retrained model to a folder; see :func:`optuna_aes.search.export.export_model`."""
+        return export_model(self.record, out, trial=trial, dataset=self.context.task.dataset)
 
 
 def _data(dataset: Dataset) -> dict[str, Any]:
@@ -243,11 +242,3 @@ def _data(dataset: Dataset) -> dict[str, Any]:
         "rows": dataset.rows,
         "facts": settings_of.jsonable(dict(dataset.facts or {})),
     }
-
-
-def _open_dataset(record: Record) -> Dataset:
-    folder = record.data["folder"]
-    if folder is None or not os.path.isdir(folder):
-        where = "was in memory only" if folder is None else f"is not at {folder} any more"
-        raise DataError(f"the dataset of search {record.name!r} {where}: give it with dataset=…")
-    return Dataset.open(folder)

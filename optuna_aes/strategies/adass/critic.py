@@ -22,7 +22,8 @@ class CriticPolicy:
     and the ridge is chosen by generalised cross-validation. Given the critic's value w[f, k], the policy that maximises
     E[value] + temperature · entropy with E[memory] at the budget is softmax((w − price · memory) / temperature); the price
     is found by bisection. That is what policy gradients with an entropy bonus and a Lagrange multiplier converge to for a
-    critic of this form. Temperature falls linearly with the finished trials.
+    critic of this form. Temperature falls linearly with the finished trials, and in its place grows pessimism: what counts in
+    the end is a size's value less one standard error, so that a size that has not shown its worth is not taken.
 
     Args:
         problem: Space and budgets.
@@ -65,14 +66,19 @@ class CriticPolicy:
             # Uniform draws inside the budget teach more than those of most entropy whose expected memory is at the budget.
             return np.full((self.blocks, self.candidates), 1.0 / self.candidates)
         left = max(0.0, 1.0 - self.finished / self.options.horizon)
-        temperature = max(0.01, self.options.entropy * left)
-        return self._soft_greedy(self.values(level), temperature, level)
+        temperature = max(0.002, self.options.entropy * left)
+        value, error = self._critic(level)
+        return self._soft_greedy(value - (1.0 - left) * error, temperature, level)
 
     def values(self, level: int) -> Floats:
         """Value of every candidate over that of the smallest, in standard deviations of the scores.
 
         Shape ``(blocks, candidates)``, and all 0 where all scores are equal. At least one group has been folded.
         """
+        return self._critic(level)[0]
+
+    def _critic(self, level: int) -> tuple[Floats, Floats]:
+        """Values, and their standard errors."""
         moments = self.moments[level]
         total = moments[0, 0]
         mean = moments[0] / total
@@ -87,8 +93,10 @@ class CriticPolicy:
         freedom = np.minimum((eigen / (eigen + ridges)).sum(1) / self.finished, 0.99)
         best = int(np.argmin(np.maximum(residual, 1e-12 * variance) / (1 - freedom) ** 2))
         steps = (vectors @ weights[best]).reshape(self.blocks, self.candidates - 1)
-        value: Floats = np.concatenate([np.zeros((self.blocks, 1)), steps.cumsum(1)], axis=1)
-        return np.asarray(value / variance**0.5)
+        noise = max(float(residual[best]), 0.0) / (1 - freedom[best]) / max(total, 1.0)
+        covariance = (vectors * (noise / (eigen + ridges[best]))) @ vectors.T
+        scale = variance**0.5
+        return _cumulated(steps) / scale, _errors(covariance, self.blocks) / scale
 
     def _soft_greedy(self, value: Floats, temperature: float, level: int) -> Floats:
         memory = self.problem.params / self.problem.budgets[level]
@@ -100,13 +108,27 @@ class CriticPolicy:
             return float((policy(price) * memory).sum()) - self.FILL
 
         # "abs" also pays for memory that is left unused: its price may be negative.
-        low = -1.0 if self.options.penalty == "abs" else 0.0
+        low = -1e6 if self.options.penalty == "abs" else 0.0
         if excess(low) <= 0:
             return policy(low)
         high = 1e-6
         while excess(high) > 0 and high < 1e6:
             high *= 4
-        for _ in range(50):
+        for _ in range(60):
             middle = (low + high) / 2
             low, high = (middle, high) if excess(middle) > 0 else (low, middle)
         return policy(high)
+
+
+def _cumulated(steps: Floats) -> Floats:
+    """Values of candidates from those of the steps between them: shape ``(blocks, steps + 1)``."""
+    return np.concatenate([np.zeros((len(steps), 1)), steps.cumsum(1)], axis=1)
+
+
+def _errors(covariance: Floats, blocks: int) -> Floats:
+    """Standard errors of cumulated steps from the steps' covariance: shape ``(blocks, steps + 1)``."""
+    steps = len(covariance) // blocks
+    at = np.arange(blocks)
+    own = covariance.reshape(blocks, steps, blocks, steps)[at, :, at, :]
+    variance = np.diagonal(own.cumsum(1).cumsum(2), axis1=1, axis2=2)
+    return np.concatenate([np.zeros((blocks, 1)), np.sqrt(np.maximum(variance, 0.0))], axis=1)

@@ -1,0 +1,98 @@
+"""The way out of a search: a retrained model as a folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from optuna_aes.data.dataset import Dataset
+from optuna_aes.errors import DataError, InputError
+from optuna_aes.export import save_model
+from optuna_aes.models.model import ModelOptions
+from optuna_aes.search.read import Record, result
+from optuna_aes.search.records import METRICS, SEED, job_key
+from optuna_aes.search.settings import revive
+from optuna_aes.search.studies import complete
+from optuna_aes.storage import Checkpoints, open_artifact_store
+
+
+def export_model(
+    record: Record, out: str | os.PathLike[str], *, trial: int | None = None, dataset: Dataset | None = None
+) -> Path:
+    """Writes a retrained model to a folder, whole or not at all; :func:`optuna_aes.load_model` reads it.
+
+    Args:
+        record: The search.
+        out: The folder; an earlier export there is replaced.
+        trial: Number of the retrain trial; by default the searched point inside the budget that is best on validation.
+        dataset: The search's data; opened from the folder that the search names if not given.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: If there is no such trial, or ``out`` exists and is not an export.
+        DataError: If the dataset or the weights are gone.
+    """
+    number = _chosen_trial(record, trial)
+    data = open_dataset(record, dataset)
+    found = next(t for t in complete(record.studies.retrain) if t.number == number)
+    sizes = record.retrain_space.from_params(found.params)
+    key = f"model/{job_key(sizes, int(found.user_attrs[SEED]))}"
+    store = open_artifact_store(record.settings["artifacts"], record.storage)
+    weights = Checkpoints(store, record.studies.retrain, key=key, keep=1).load()
+    if weights is None:
+        raise DataError(f"the weights of trial {number} are not in the artifact store any more: run the search again")
+    cost = record.space.cost(sizes)
+    return save_model(
+        out,
+        weights[0],
+        data,
+        sizes=sizes,
+        dim=record.space.full,
+        options=revive(ModelOptions, record.settings["model"]),
+        facts={
+            "study": record.name,
+            "trial": number,
+            "params": cost.params,
+            "bytes": cost.bytes,
+            "metrics": found.user_attrs[METRICS],
+        },
+    )
+
+
+def _chosen_trial(record: Record, trial: int | None) -> int:
+    found = result(record)
+    if trial is not None:
+        numbers = [t.number for t in complete(record.studies.retrain) if METRICS in t.user_attrs]
+        if trial not in numbers:
+            there = f"the retrained trials are {', '.join(map(str, numbers))}" if numbers else "none is retrained yet"
+            raise InputError(f"trial={trial} is not a retrained trial of {record.name!r}: {there}")
+        return trial
+    if found.best is None:
+        raise InputError(f"search {record.name!r} has no retrained sizes inside the budget yet: let it run to its end")
+    return found.best.trial
+
+
+def open_dataset(record: Record, dataset: Dataset | None = None) -> Dataset:
+    """The data of a search.
+
+    Args:
+        record: The search.
+        dataset: The data, if the caller has it; otherwise it is opened from the folder that the search names.
+
+    Raises:
+        DataError: If it is not there, or is not what the search was made with.
+    """
+    if dataset is None:
+        folder = record.data["folder"]
+        if folder is None or not Path(folder).is_dir():
+            where = "was in memory only" if folder is None else f"is not at {folder} any more"
+            raise DataError(f"the dataset of search {record.name!r} {where}: give it with dataset=…")
+        dataset = Dataset.open(folder)
+    if dataset.fingerprint != record.settings["dataset"]:
+        raise DataError(
+            f"the dataset's fingerprint is {dataset.fingerprint}, search {record.name!r} was made with "
+            f"{record.settings['dataset']}"
+        )
+    return dataset
