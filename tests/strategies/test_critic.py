@@ -91,6 +91,20 @@ def test_the_policy_sharpens_towards_the_horizon() -> None:
     assert entropies[0] > 3 * entropies[-1]
 
 
+def test_in_the_end_a_size_that_has_not_shown_its_worth_is_not_taken() -> None:
+    """Two blocks of which one is worth its size; the other's scores are noise."""
+    problem = Problem(np.array([[0, 100], [0, 100]]), (250,))
+    choices = uniform_draws(problem, 96)
+    taken = []
+    for seed in range(20):
+        values = choices[:, 0] + 0.3 * np.random.default_rng(seed).normal(size=96)
+        policy = fold_all(CriticPolicy(problem, PolicyOptions(levels=(1.0,), horizon=96)), choices, values)
+        probabilities = policy.probabilities(0)
+        assert probabilities[0, 1] > 0.99
+        taken.append(probabilities[1, 1] > 0.5)
+    assert sum(taken) <= 6  # a coin would give 10, one standard error leaves 16 % of 20
+
+
 def test_the_optimum_is_found_and_random_draws_do_not_find_it() -> None:
     options = PolicyOptions(levels=(1.0,), horizon=150, group=10)
     found = beaten = 0
