@@ -86,6 +86,12 @@ def find(storage: RDBStorage, name: str) -> optuna.Study | None:
         return None
 
 
+def names(storage: RDBStorage) -> list[str]:
+    """Names of the searches that the storage holds; those of other studies are left out."""
+    every = set(optuna.get_all_study_names(storage))
+    return sorted(n for n in every if {n + FIT, n + RETRAIN} <= every)
+
+
 def load(storage: RDBStorage, name: str) -> Studies:
     """The studies of a search that exists.
 
@@ -98,8 +104,8 @@ def load(storage: RDBStorage, name: str) -> Studies:
             for suffix in (FIT, "", RETRAIN)
         ]
     except KeyError:
-        names = [n for n in optuna.get_all_study_names(storage) if not n.endswith((FIT, RETRAIN))]
-        there = f"the storage holds {', '.join(sorted(names)[:5])}" if names else "the storage holds no study"
+        known = names(storage)
+        there = f"the storage holds {', '.join(known[:5])}" if known else "the storage holds no search"
         raise StorageError(f"there is no search named {name!r}: {there}") from None
     return Studies(*loaded)
 

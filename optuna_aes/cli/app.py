@@ -1,0 +1,228 @@
+"""The commands, and the one way into them: :func:`main`."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from optuna_aes.cli import exits
+from optuna_aes.cli.options import STORAGE, with_search_options
+
+if TYPE_CHECKING:
+    from optuna_aes.search.read import Record
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=False,
+    help="Automatic embedding-size search for recommender models.",
+    epilog="Exit codes: 0 done, 2 the input, 130 stopped by Ctrl-C, 1 a bug. OPTUNA_AES_DEBUG=1 shows tracebacks.",
+)
+
+Name = Annotated[str | None, typer.Option(help="Name of the search; may be left out where the storage holds one only.")]
+Storage = Annotated[str, typer.Option(metavar="URL", help="Database of the search.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        arguments: What stands after ``optuna-aes``; the process's own by default.
+
+    Returns:
+        The exit code.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not sys.warnoptions and not exits.debugging():
+        warnings.simplefilter("ignore")  # of libraries, which a user of the command line can do nothing about
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        command = typer.main.get_command(app)
+        with command.make_context("optuna-aes", given or ["--help"]) as context:
+            command.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.DONE
+    except (Exception, KeyboardInterrupt) as error:
+        return exits.report(error)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return exits.DONE
+
+
+def _stop(*_: object) -> NoReturn:
+    """A scheduler's SIGTERM stops a run as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+@app.command(
+    help="Search embedding sizes for a table. Stopped at any time, the same command goes on where it was.",
+    epilog=(
+        'A recipe is a TOML file of these options: data = "PATH", label = "click", hidden = [400, 400], batch_norm = true, … '
+        "All keys stand at the top, without sections; ${NAME} in a text is an environment variable; paths start from the "
+        "current folder, as they do here. Options of the command line win over the recipe's."
+    ),
+)
+@with_search_options
+def search(ctx: Any, source: str, **values: Any) -> None:
+    """See the command's help."""
+    from optuna_aes.cli.recipe import merged
+    from optuna_aes.cli.run import run_search
+
+    explicit = {name for name in values if _is_explicit(ctx, name)}
+    run_search(merged(source, values, explicit))
+
+
+def _is_explicit(ctx: Any, name: str) -> bool:
+    origin = ctx.get_parameter_source(name)
+    return origin is not None and origin.name == "COMMANDLINE"
+
+
+@app.command(help="Search sizes for planted data, whose best possible AUC is known: a few minutes, nothing needed.")
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for data, database and report.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Seed of data and search.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """See the command's help."""
+    from optuna_aes.cli.demo import run_demo
+
+    run_demo(out, seed=seed, quiet=quiet)
+
+
+@app.command(help="How far a search is.")
+def status(name: Name = None, storage: Storage = STORAGE, json: Json = False) -> None:
+    """See the command's help."""
+    from optuna_aes.cli.tables import print_status
+    from optuna_aes.search.read import status as status_of
+
+    record = _record(name, storage)
+    found = status_of(record)
+    if json:
+        _print_json(found)
+    else:
+        print_status(_console(), found, epochs=int(record.settings["fit"]["epochs"]))
+
+
+@app.command(help="The retrained points and their front.")
+def pareto(
+    name: Name = None,
+    storage: Storage = STORAGE,
+    json: Json = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a report with figures: one file, works offline.")
+    ] = None,
+) -> None:
+    """See the command's help."""
+    from optuna_aes.cli.tables import print_points
+    from optuna_aes.errors import InputError
+    from optuna_aes.search.read import history, result
+
+    record = _record(name, storage)
+    found = result(record)
+    if html is not None:
+        if not found.points:
+            raise InputError(f"{_how_far(record)}: there is nothing for a report yet")
+        from optuna_aes.visualization import report
+
+        report(found, history(record), html, rows=record.settings["fields"])
+    if json:
+        _print_json(found.to_json())
+    elif not found.points:
+        print(_how_far(record))
+    else:
+        print_points(_console(), found)
+        if html is not None:
+            print(f"report: {html}")
+
+
+@app.command(help="Write a retrained model to a folder, ready for optuna_aes.load_model.")
+def export(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder to write.")],
+    name: Name = None,
+    storage: Storage = STORAGE,
+    trial: Annotated[
+        int | None,
+        typer.Option(help="A trial that pareto lists. [default: the best on validation inside the budget]"),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The encoded dataset, where it is not in its old place.")
+    ] = None,
+) -> None:
+    """See the command's help."""
+    record = _record(name, storage)
+    from optuna_aes.data import Dataset
+    from optuna_aes.search.export import export_model
+
+    written = export_model(record, out, trial=trial, dataset=None if data is None else Dataset.open(data))
+    print(f"wrote {written}: load it with optuna_aes.load_model({str(written)!r})")
+
+
+@app.command(help="Open Optuna's dashboard on a storage; with --name, with this search's front as a figure in it.")
+def dashboard(
+    storage: Storage = STORAGE,
+    name: Annotated[str | None, typer.Option(help="Search whose front to publish in its study.")] = None,
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "localhost",
+    port: Annotated[int, typer.Option(help="Port to listen at.")] = 8080,
+) -> None:
+    """See the command's help."""
+    from optuna_aes.cli.dashboard import run_dashboard
+
+    run_dashboard(storage, name=name, host=host, port=port)
+
+
+def _record(name: str | None, storage: str) -> Record:
+    """The search of that name, or the only one there."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    from optuna_aes.errors import InputError
+    from optuna_aes.search.read import open_record
+    from optuna_aes.search.studies import names
+    from optuna_aes.storage import open_storage, safe_url
+
+    opened = open_storage(storage, must_exist=True)
+    if name is None:
+        there = names(opened)
+        if len(there) != 1:
+            what = f"holds {len(there)} searches ({', '.join(there[:5])})" if there else "holds no search"
+            raise InputError(f"the storage {safe_url(storage)} {what}: give --name")
+        name = there[0]
+    return open_record(name, opened)
+
+
+def _how_far(record: Record) -> str:
+    """How far a search is, in one line."""
+    from optuna_aes.search.read import status as status_of
+
+    stages = status_of(record)["stages"]
+    fit, scored, retrain = stages["fit"], stages["search"], stages["retrain"]
+    return (
+        f"search {record.name!r} has no retrained points yet: fit at epoch {fit['epochs']} of "
+        f"{record.settings['fit']['epochs']}, {scored['finished']} of {scored['requested']} trials scored, "
+        f"{retrain['finished']} of {retrain['requested']} trained from scratch"
+    )
+
+
+def _console() -> Console:
+    """For tables: a pipe has no width, and gets one that no table needs to be squeezed into."""
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(highlight=False, width=120)
+    return console
+
+
+def _print_json(value: Any) -> None:
+    print(jsonlib.dumps(value, indent=2, ensure_ascii=False))

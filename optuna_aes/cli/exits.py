@@ -1,0 +1,91 @@
+"""How a command ends: exit codes, one line on stderr, and where the traceback of a bug goes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+
+from optuna_aes.errors import AesError
+
+DONE, BUG, USER, STOPPED = 0, 1, 2, 130
+
+DEBUG = "OPTUNA_AES_DEBUG"
+
+
+def report(error: BaseException) -> int:
+    """Says on stderr, in one line, what ended the command.
+
+    Args:
+        error: What was raised.
+
+    Returns:
+        The exit code.
+    """
+    if debugging():
+        traceback.print_exception(error)
+    if isinstance(error, KeyboardInterrupt):
+        _say("stopped: run the same command again to go on")
+        return STOPPED
+    if isinstance(error, AesError):
+        _say(f"error: {_one_line(str(error))}")
+        return USER
+    # Typer carries a click of its own in new releases and imports it in old ones: known by what it can do.
+    if hasattr(error, "format_message"):
+        _say(f"error: {_usage(error)}")
+        return USER
+    if known := _known(error):
+        _say(f"error: {known}")
+        return USER
+    _say(_bug(error))
+    return BUG
+
+
+def debugging() -> bool:
+    """Whether tracebacks are to be shown."""
+    return os.environ.get(DEBUG, "0") not in ("", "0")
+
+
+def _usage(error: BaseException) -> str:
+    text = _one_line(error.format_message())  # type: ignore[attr-defined]
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "optuna-aes"
+    return f"{text[:1].lower()}{text[1:].rstrip('.')}: see {command} --help"
+
+
+def _known(error: BaseException) -> str | None:
+    """Failures of the machine, which no code of ours can help."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import DBAPIError
+
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    if isinstance(cause, DBAPIError) and not isinstance(cause.orig, (TypeError, ValueError)):
+        return f"the storage failed: {_one_line(str(cause.orig))}; what finished is kept: run the same command again"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out of memory: give a smaller --batch-size or --dim, a larger --min-count, or --device cpu"
+    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return None
+
+
+def _bug(error: BaseException) -> str:
+    what = f"error: this is a bug in optuna-aes ({type(error).__name__}: {_one_line(str(error))})"
+    if debugging():
+        return what
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="optuna-aes-", suffix=".txt", encoding="utf-8", delete=False
+        ) as file:
+            traceback.print_exception(error, file=file)
+    except OSError:
+        return f"{what}: set {DEBUG}=1 to see the traceback"
+    return f"{what}: please report it with {file.name}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,181 @@
+"""From options to a search that is ready to run. What can be refused is refused before anything is read or written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from optuna_aes.cli.options import SearchOptions
+from optuna_aes.data import Dataset, EncodeOptions, dataset_for
+from optuna_aes.errors import InputError
+from optuna_aes.models.model import ModelOptions
+from optuna_aes.models.training import TrainOptions
+from optuna_aes.search.precheck import Wish, refuse_early
+from optuna_aes.search.search import Search
+from optuna_aes.search.settings import Plan
+from optuna_aes.search.task import Task
+from optuna_aes.strategies.adass.policy import PolicyOptions
+from optuna_aes.strategies.adass.sampling import SamplingOptions
+from optuna_aes.strategies.adass.strategy import AdaSS
+from optuna_aes.strategies.registry import strategy_class
+
+if TYPE_CHECKING:
+    from optuna_aes.cli.progress import Progress
+
+DIM = 16
+
+
+def prepare(options: SearchOptions) -> Wish:
+    """Checks the options, against each other and against the search of that name where there is one.
+
+    Raises:
+        AesError: If something is wrong; nothing has been written then.
+    """
+    strategy = strategy_class(options.strategy)
+    assert strategy is AdaSS, "the options of another strategy are to be added here"
+    train = training(options)
+    encoding(options)
+    wish = Wish(
+        name=options.name or "",
+        storage=options.storage,
+        strategy=adass(options),
+        budget=options.budget,
+        plan=Plan(
+            trials=options.trials,
+            retrain=options.retrain,
+            retrain_seeds=options.retrain_seeds,
+            reference=options.reference,
+        ),
+        model=ModelOptions(
+            backbone=options.backbone,
+            hidden=tuple(options.hidden),
+            batch_norm=options.batch_norm,
+            dropout=options.dropout,
+            align=options.align,
+            init_std=options.init_std,
+        ),
+        train=train,
+        fit=None if options.fit_epochs is None else replace(train, epochs=options.fit_epochs),
+        candidates=candidates(options),
+        device=options.device,
+        threads=options.threads,
+        seed=options.seed,
+        artifacts=options.artifacts,
+    )
+    refuse_early(wish)
+    return wish
+
+
+def create(wish: Wish, dataset: Dataset, listener: Progress) -> Search:
+    """The search, created or taken up."""
+    task = Task(
+        dataset=dataset,
+        model=wish.model,
+        train=wish.train,
+        fit=wish.fit,
+        candidates=wish.candidates,
+        device=wish.device,
+        threads=wish.threads,
+    )
+    return Search.create(
+        task,
+        name=wish.name,
+        storage=wish.storage,
+        strategy=wish.strategy,
+        budget=wish.budget,
+        trials=wish.plan.trials,
+        retrain=wish.plan.retrain,
+        retrain_seeds=wish.plan.retrain_seeds,
+        reference=wish.plan.reference,
+        seed=wish.seed,
+        artifacts=wish.artifacts,
+        listener=listener,
+    )
+
+
+def open_data(options: SearchOptions, listener: Progress) -> Dataset:
+    """The encoded table: from the cache, or encoded now."""
+    assert options.data is not None
+    return dataset_for(
+        Path(options.data).expanduser(),
+        cache_dir=Path(options.cache),
+        format=options.format,
+        options=encoding(options),
+        progress=listener.encode,
+    )
+
+
+def encoding(options: SearchOptions) -> EncodeOptions:
+    """How the table is encoded."""
+    if len(options.fractions) != 3:
+        raise InputError(
+            f"--fractions has {len(options.fractions)} numbers: give three, for training, validation and test"
+        )
+    return EncodeOptions(
+        label=options.label,
+        split=options.split,
+        fractions=options.fractions,
+        seed=options.split_seed,
+        min_count=options.min_count,
+        numeric=options.numeric,
+        buckets=options.buckets,
+        multi=tuple(options.multi),
+        separator=options.separator,
+        max_values=options.max_values,
+        drop=tuple(options.drop),
+        categorical=tuple(options.categorical),
+        numeric_columns=tuple(options.numeric_columns),
+        tags=options.tags,
+    )
+
+
+def training(options: SearchOptions) -> TrainOptions:
+    """How models are trained."""
+    return TrainOptions(
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        lr=options.lr,
+        l2=options.l2,
+        decay=options.decay,
+        patience=options.patience,
+        schedule=options.schedule,
+        lr_decay=options.lr_decay,
+    )
+
+
+def adass(options: SearchOptions) -> AdaSS:
+    """The strategy AdaS&S."""
+    return AdaSS(
+        sharing=options.sharing,
+        sampling=SamplingOptions(
+            table=options.table_sampling,
+            full_share=options.full_share,
+            paths=options.paths,
+            field_share=options.field_share,
+        ),
+        policy=PolicyOptions(
+            estimator=options.estimator,
+            penalty=options.penalty,
+            levels=tuple(options.levels),
+            group=options.group,
+        ),
+        score_rows=options.score_rows,
+    )
+
+
+def candidates(options: SearchOptions) -> tuple[int, ...]:
+    """The sizes to choose from, ascending."""
+    if options.sizes is None:
+        full = DIM if options.dim is None else options.dim
+        if full < 1:
+            raise InputError(f"--dim {full} is out of range: give at least 1")
+        return tuple(sorted({0, full, *(2**k for k in range(full.bit_length()) if 2**k <= full)}))
+    if not options.sizes:
+        raise InputError("--sizes is empty: give two or more, such as 0,1,2,4,8,16")
+    if options.dim is not None and max(options.sizes) != options.dim:
+        raise InputError(
+            f"--sizes ends at {max(options.sizes)} and --dim is {options.dim}: make the largest size {options.dim}, or leave "
+            "one of the two out"
+        )
+    return tuple(sorted(options.sizes))
