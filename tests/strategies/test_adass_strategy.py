@@ -204,7 +204,9 @@ def by_piece(supernet: Supernet, paths: np.ndarray, rows: int) -> list[tuple[flo
         losses = F.binary_cross_entropy_with_logits(logits, labels[piece == at], reduction="none")
         (losses.sum() / rows).backward()
         assert supernet.embedding.output is not None
-        found.append((float(losses.mean()), supernet.embedding.output.grad, supernet.embedding.output.detach()))
+        found.append(
+            (float(losses.detach().mean()), supernet.embedding.output.grad, supernet.embedding.output.detach())
+        )
     return found
 
 
