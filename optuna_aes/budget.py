@@ -117,11 +117,16 @@ class MemoryBudget:
         Raises:
             optuna.TrialPruned: If the sizes are over budget.
         """
-        trial.set_constraint(CONSTRAINT, self.violation(sizes))
+        self.record(trial, sizes)
         if not self.fits(sizes):
             raise optuna.TrialPruned(
                 f"{self.space.cost(sizes).params:,} embedding parameters are over the budget of {self.params:,}"
             )
+
+    def record(self, trial: optuna.Trial, sizes: Mapping[str, int]) -> None:
+        """Records the constraint ``memory_budget``, and lets the trial live; a retried trial has it already."""
+        if CONSTRAINT not in trial.constraints:
+            trial.set_constraint(CONSTRAINT, self.violation(sizes))
 
     def violation(self, sizes: Mapping[str, int]) -> float:
         """The constraint's value, used/budget − 1: feasible when it is 0 or less."""

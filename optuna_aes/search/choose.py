@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from optuna_aes.models.delong import AUCParts, difference_error
 from optuna_aes.models.supernet import SubnetScorer
 from optuna_aes.search.context import Context
 from optuna_aes.search.fit import load_supernet
-from optuna_aes.search.records import CHOSEN, Scored, scored
+from optuna_aes.search.records import Scored, record_picks, recorded_picks, scored
 
 Parsimony = Callable[[Sequence[Scored]], Scored]
 
@@ -23,15 +24,12 @@ def chosen(context: Context) -> list[Scored]:
     """The scored sizes that the retrain stage trains; decided once for the same search and number, and recorded."""
     study, count = context.studies.retrain, context.plan.retrain
     trials = scored(context.studies.search, context.budget)
-    basis = {"scored": len(trials), "retrain": count}
-    known = study.user_attrs.get(CHOSEN)
-    if known is None or known["basis"] != basis:
+    picks = recorded_picks(study, trials, count)
+    if picks is None:
         levels = [context.budget.level(share).params for share in context.strategy.policy.levels]
-        picks = choose(trials, levels, count, _parsimony(context)) if count and trials else []
-        known = {"basis": basis, "numbers": [t.number for t in picks]}
-        study.set_user_attr(CHOSEN, known)
-    by_number = {t.number: t for t in trials}
-    return [by_number[n] for n in known["numbers"]]
+        picks = choose(trials, levels, count, _parsimony(context))
+        record_picks(study, trials, count, picks)
+    return picks
 
 
 def choose(trials: Sequence[Scored], levels: Sequence[int], count: int, cheapest: Parsimony) -> list[Scored]:
@@ -64,7 +62,7 @@ def _budgets(levels: Sequence[int]) -> Iterator[int]:
     known = sorted(set(levels), reverse=True)
     yield from known
     for _ in range(3):
-        between = [int((a * b) ** 0.5) for a, b in zip(known, known[1:], strict=False)]
+        between = [int((a * b) ** 0.5) for a, b in itertools.pairwise(known)]
         yield from between
         known = sorted({*known, *between}, reverse=True)
 

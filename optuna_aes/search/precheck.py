@@ -10,9 +10,9 @@ from optuna_aes.budget import parse_budget
 from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.training import TrainOptions
 from optuna_aes.search import settings as settings_of
-from optuna_aes.search.settings import Plan
+from optuna_aes.search.settings import Plan, reference_sizes
 from optuna_aes.search.studies import check_name, find
-from optuna_aes.search.task import check_place, reference_sizes
+from optuna_aes.search.task import check_place
 from optuna_aes.space import EmbeddingSpace
 from optuna_aes.storage import check_artifacts, check_storage, open_storage
 from optuna_aes.strategies.adass.strategy import AdaSS

@@ -13,9 +13,19 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_aes.budget import MemoryBudget
 from optuna_aes.search import settings as settings_of
-from optuna_aes.search.records import INHERITED, METRICS, SECONDS, SOURCE, UNIFORM, has_sizes, key_of, scored
+from optuna_aes.search.records import (
+    INHERITED,
+    METRICS,
+    SECONDS,
+    SOURCE,
+    has_sizes,
+    jobs,
+    key_of,
+    recorded_picks,
+    scored,
+)
 from optuna_aes.search.results import History, Point, Result
-from optuna_aes.search.settings import Plan
+from optuna_aes.search.settings import Plan, reference_sizes
 from optuna_aes.search.studies import Studies, complete, load
 from optuna_aes.space import EmbeddingSpace, Sizes
 from optuna_aes.storage import open_storage
@@ -124,15 +134,23 @@ def _retrain_counts(record: Record) -> dict[str, int]:
         if has_sizes(trial):
             states.setdefault(key_of(trial, record.retrain_space), set()).add(trial.state)
     rest = [s for s in states.values() if TrialState.COMPLETE not in s]
-    # Until the search is over, the references and as many points as were asked for are what will be trained.
-    planned = record.plan.retrain * record.plan.retrain_seeds
     return {
-        "requested": max(len(states), planned),
+        "requested": _retrain_requested(record, set(states)),
         "finished": len(states) - len(rest),
         "running": sum(TrialState.RUNNING in s for s in rest),
         "failed": sum(s == {TrialState.FAIL} for s in rest),
         "pruned": 0,
     }
+
+
+def _retrain_requested(record: Record, known: set[str]) -> int:
+    plan, space = record.plan, record.space
+    picks = recorded_picks(record.studies.retrain, scored(record.studies.search, record.budget), plan.retrain)
+    if picks is not None:
+        return len(known | {job.key for job in jobs(picks, plan, space, seed=record.settings["seed"])})
+    # Until the search is over: the references, and as many points as were asked for.
+    references = len(reference_sizes(space.full)) if plan.reference else 0
+    return max(len(known), (plan.retrain + references) * plan.retrain_seeds)
 
 
 def result(record: Record) -> Result:
@@ -180,7 +198,7 @@ def _point(record: Record, trials: list[FrozenTrial]) -> Point:
         logloss_test=float(metrics["logloss_test"].mean()),
         auc_test_std=float(metrics["auc_test"].std(ddof=1)) if len(trials) > 1 else 0.0,
         seeds=len(trials),
-        uniform=bool(trials[0].user_attrs[UNIFORM]),
+        uniform=len(set(sizes.values())) == 1 and cost.params > 0,
         search_trial=searched.user_attrs.get(SOURCE),
         auc_inherited=searched.user_attrs.get(INHERITED),
     )

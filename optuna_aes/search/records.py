@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,13 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from optuna_aes.budget import MemoryBudget
+from optuna_aes.search.settings import Plan, reference_sizes
 from optuna_aes.search.studies import complete
 from optuna_aes.space import EmbeddingSpace, Sizes
 
 # User attributes of trials.
 SECONDS = "aes:seconds"
-SEED, UNIFORM, SOURCE, INHERITED = "aes:seed", "aes:uniform", "aes:search_trial", "aes:auc_inherited"
+SEED, SOURCE, INHERITED = "aes:seed", "aes:search_trial", "aes:auc_inherited"
 METRICS = "aes:metrics"
 # User attribute of the retrain study: which trials of the search are retrained.
 CHOSEN = "aes:chosen"
@@ -42,6 +43,48 @@ def scored(study: optuna.Study, budget: MemoryBudget) -> list[Scored]:
         if params <= budget.params:
             found.append(Scored(trial.number, sizes, trial.values[0], params))
     return found
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training from scratch: sizes and seed, and for those that the search found, its trial and score."""
+
+    sizes: Sizes
+    seed: int
+    search_trial: int | None = None
+    auc_inherited: float | None = None
+
+    @property
+    def key(self) -> str:
+        """The same for the same sizes and seed, whichever trial runs them."""
+        return job_key(self.sizes, self.seed)
+
+
+def jobs(picks: Sequence[Scored], plan: Plan, space: EmbeddingSpace, *, seed: int) -> list[Job]:
+    """What the retrain stage consists of, once its sizes are picked."""
+    uniform = [space.uniform(d) for d in reference_sizes(space.full)] if plan.reference else []
+    references = [sizes for sizes in uniform if all(sizes != pick.sizes for pick in picks)]
+    found: list[Job] = []
+    # Seed by seed, so that a run that is stopped early has every point once before any twice.
+    for number in range(seed, seed + plan.retrain_seeds):
+        found += [Job(pick.sizes, number, pick.number, pick.auc) for pick in picks]
+        found += [Job(sizes, number) for sizes in references]
+    return found
+
+
+def recorded_picks(study: optuna.Study, trials: Sequence[Scored], count: int) -> list[Scored] | None:
+    """The picks that the retrain study names, if they were made of these scored trials; else None."""
+    known = study.user_attrs.get(CHOSEN)
+    if known is None or known["basis"] != {"scored": len(trials), "retrain": count}:
+        return None
+    by_number = {t.number: t for t in trials}
+    return [by_number[n] for n in known["numbers"]]
+
+
+def record_picks(study: optuna.Study, trials: Sequence[Scored], count: int, picks: Sequence[Scored]) -> None:
+    """The inverse of :func:`recorded_picks`."""
+    basis = {"scored": len(trials), "retrain": count}
+    study.set_user_attr(CHOSEN, {"basis": basis, "numbers": [t.number for t in picks]})
 
 
 def job_key(sizes: Mapping[str, int], seed: int) -> str:

@@ -25,7 +25,7 @@ class Point:
         logloss_test: Test log loss.
         auc_test_std: Standard deviation of the test AUC between seeds; 0 with one seed.
         seeds: How many seeds.
-        uniform: Whether this is a reference point with one size for all fields.
+        uniform: Whether all fields have one size. Reference points have, and a search may choose such sizes too.
         search_trial: Number of the search trial that proposed the sizes; None for reference points.
         auc_inherited: The score that the sizes had in the supernet; None for reference points.
     """
@@ -81,7 +81,7 @@ class Result:
     @property
     def best(self) -> Point | None:
         """The searched point inside the budget with the best validation AUC: what ``export`` takes."""
-        inside = [p for p in self.points if p.feasible and not p.uniform]
+        inside = [p for p in self.points if p.feasible and p.search_trial is not None]
         return max(inside, key=lambda p: p.auc_valid, default=None)
 
     def to_json(self) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import optuna
+from optuna.trial import TrialState
 
-from optuna_aes.budget import CONSTRAINT
 from optuna_aes.models.model import CTRModel
 from optuna_aes.models.training import Trainer, auc, logloss, predict
 from optuna_aes.search.choose import chosen
@@ -17,74 +16,50 @@ from optuna_aes.search.records import (
     METRICS,
     SEED,
     SOURCE,
-    UNIFORM,
     has_sizes,
     job_key,
+    jobs,
     key_of,
 )
 from optuna_aes.search.studies import complete, enqueue, work_through
-from optuna_aes.search.task import reference_sizes
 from optuna_aes.space import Sizes
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training from scratch: sizes and seed, and where the sizes come from."""
-
-    sizes: Sizes
-    seed: int
-    uniform: bool
-    search_trial: int | None = None
-    auc_inherited: float | None = None
-
-    @property
-    def key(self) -> str:
-        """The same for the same sizes and seed, whichever trial runs them."""
-        return job_key(self.sizes, self.seed)
 
 
 def retrain(context: Context) -> None:
     """Trains what the search found, and the reference points, as often as asked for."""
-    study = context.studies.retrain
-    wanted = list(jobs(context))
-    known = {key_of(t, context.task.retrain_space) for t in study.get_trials(deepcopy=False) if has_sizes(t)}
-    for job in wanted:
-        if job.key not in known:
-            attrs = {SEED: job.seed, UNIFORM: job.uniform, SOURCE: job.search_trial, INHERITED: job.auc_inherited}
-            enqueue(study, context.task.retrain_space.to_params(job.sizes), **attrs)
-    finished = len({key_of(t, context.task.retrain_space) for t in complete(study)} & {j.key for j in wanted})
-    context.listener.stage("retrain", finished, len(wanted))
-    work_through(study, lambda trial: _objective(context, trial, len(wanted)), listener=context.listener)
+    study, space = context.studies.retrain, context.task.retrain_space
+    wanted = {job.key: job for job in jobs(chosen(context), context.plan, context.space, seed=context.seed)}
+    trials = [t for t in study.get_trials(deepcopy=False) if has_sizes(t)]
+    # What failed for good in an earlier run, such as for want of memory, is tried again.
+    known = {key_of(t, space) for t in trials if t.state != TrialState.FAIL}
+    for key, job in wanted.items():
+        if key not in known:
+            attrs = {SEED: job.seed, SOURCE: job.search_trial, INHERITED: job.auc_inherited}
+            enqueue(study, space.to_params(job.sizes), **attrs)
+
+    def finished(*also: str) -> int:
+        return len({*also, *(key_of(t, space) for t in complete(study))} & wanted.keys())
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        sizes = space.suggest(trial)
+        key, params = job_key(sizes, int(trial.user_attrs[SEED])), space.cost(sizes).params
+        context.budget.record(trial, sizes)
+        metrics = _metrics(context, sizes, int(trial.user_attrs[SEED]), key)
+        trial.set_user_attr(METRICS, metrics)
+        context.listener.retrained(finished(key), len(wanted), metrics["auc_valid"], params)
+        return metrics["auc_test"], float(params)
+
+    context.listener.stage("retrain", finished(), len(wanted))
+    work_through(study, objective, listener=context.listener)
 
 
-def jobs(context: Context) -> Iterator[Job]:
-    """What the retrain stage consists of, as far as the search has come."""
-    plan = context.plan
-    picks = chosen(context)
-    uniform = [context.space.uniform(d) for d in reference_sizes(context.space.full)] if plan.reference else []
-    # Seed by seed, so that a run that is stopped early has every point once before any twice.
-    for seed in range(context.seed, context.seed + plan.retrain_seeds):
-        for pick in picks:
-            yield Job(pick.sizes, seed, pick.sizes in uniform, pick.number, pick.auc)
-        for sizes in uniform:
-            if all(sizes != pick.sizes for pick in picks):
-                yield Job(sizes, seed, uniform=True)
-
-
-def _objective(context: Context, trial: optuna.Trial, total: int) -> tuple[float, float]:
-    space = context.task.retrain_space
-    sizes = space.suggest(trial)
-    params = space.cost(sizes).params
-    trial.set_constraint(CONSTRAINT, context.budget.violation(sizes))
-    key = job_key(sizes, int(trial.user_attrs[SEED]))
+def _metrics(context: Context, sizes: Sizes, seed: int, key: str) -> dict[str, float]:
+    """Trains a model, unless a trial that was stopped at its very end has done so."""
     final = context.checkpoints(context.studies.retrain, f"model/{key}", keep=1)
     found = final.load()
-    metrics = found[1] if found is not None else _train(context, sizes, int(trial.user_attrs[SEED]), key, final.save)
+    metrics = found[1] if found is not None else _train(context, sizes, seed, key, final.save)
     context.checkpoints(context.studies.retrain, f"retrain/{key}").remove()
-    trial.set_user_attr(METRICS, metrics)
-    done = len({key_of(t, space) for t in complete(context.studies.retrain)}) + 1
-    context.listener.retrained(done, total, metrics["auc_valid"], params)
-    return metrics["auc_test"], float(params)
+    return metrics
 
 
 def _train(context: Context, sizes: Sizes, seed: int, key: str, save_final: Callable[..., None]) -> dict[str, float]:

@@ -94,7 +94,7 @@ class Search:
         space = task.space
         if not isinstance(budget, MemoryBudget):
             budget = parse_budget(space, budget)
-        elif budget.space.names != space.names or budget.space.candidates != space.candidates:
+        elif (budget.space.blocks, budget.space.candidates) != (space.blocks, space.candidates):
             raise InputError(
                 "budget was made for another space than the task's: make it with MemoryBudget(task.space, …)"
             )

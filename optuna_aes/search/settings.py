@@ -44,6 +44,11 @@ class Plan:
                 raise InputError(f"{name}={getattr(self, name)} is out of range: give at least {least}")
 
 
+def reference_sizes(full: int) -> list[int]:
+    """The uniform sizes that serve as reference points: 1, 2, 4, … up to D, and D itself."""
+    return sorted({full, *(2**k for k in range(full.bit_length()) if 2**k <= full)})
+
+
 def write(study: optuna.Study, settings: Mapping[str, Any], plan: Plan, data: Mapping[str, Any]) -> None:
     """Writes the settings to a study that has none, or the plan to one that has the same.
 

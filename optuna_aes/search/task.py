@@ -10,6 +10,7 @@ from optuna_aes.data.dataset import Dataset
 from optuna_aes.errors import InputError
 from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.training import TrainOptions
+from optuna_aes.search.settings import reference_sizes
 from optuna_aes.space import EmbeddingSpace
 
 
@@ -54,11 +55,6 @@ class Task:
         """The candidates, and the uniform sizes that serve as reference points."""
         sizes = sorted({*self.candidates, *reference_sizes(max(self.candidates))})
         return EmbeddingSpace(self.dataset.schema.cardinalities, sizes, align=self.model.align)
-
-
-def reference_sizes(full: int) -> list[int]:
-    """The uniform sizes 1, 2, 4, … up to D, and D itself."""
-    return sorted({full, *(2**k for k in range(full.bit_length()) if 2**k <= full)})
 
 
 def check_place(device: str, threads: int | None) -> None:

@@ -62,7 +62,7 @@ def plot_pareto(result: Result) -> go.Figure:
     if len(front) > 1:
         _add_front(fig, front)
     _add_points(fig, result, [p for p in searched if p.feasible and p is not result.best], _INSIDE)
-    _add_points(fig, result, [p for p in searched if p is result.best], _BEST)
+    _add_points(fig, result, [p for p in points if p is result.best], _BEST)
     return fig
 
 
