@@ -40,7 +40,9 @@ class AUCParts:
 
 
 def difference_error(a: AUCParts, b: AUCParts) -> float:
-    """Standard error of the difference of two AUCs on the same rows."""
+    """Standard error of the difference of two AUCs on the same rows; NaN where a class has one row only."""
+    if min(len(a.positives), len(a.negatives)) < 2:
+        return float("nan")
     positives, negatives = a.positives - b.positives, a.negatives - b.negatives
     variance = positives.var(ddof=1) / len(positives) + negatives.var(ddof=1) / len(negatives)
     return float(np.sqrt(variance))

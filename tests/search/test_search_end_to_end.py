@@ -21,7 +21,7 @@ from optuna_aes.data.synthetic import PlantedField, planted
 from optuna_aes.errors import DataError, InputError, StorageError, StudyMismatchError
 from optuna_aes.models.training import auc, predict
 from optuna_aes.search import retrain as retrain_module
-from optuna_aes.search.results import Result, non_dominated
+from optuna_aes.search.results import Result
 
 Trials = list[tuple[dict[str, Any], list[float]]]
 
@@ -540,9 +540,3 @@ def test_one_trial_one_row_of_each_class(sqlite: str) -> None:
     dataset = tiny_dataset(rows=(4, 2, 2))
     result = run(dataset, sqlite, trials=1, retrain=1)
     assert len(result.points) == 4
-
-
-def test_non_dominated_keeps_the_first_of_equals() -> None:
-    assert non_dominated([], []) == []
-    assert non_dominated([0.5, 0.5, 0.6, 0.6], [1, 1, 2, 3]) == [0, 2]
-    assert non_dominated([0.5, 0.7], [2, 1]) == [1]

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_search import tiny_data, tiny_search
+
+from optuna_aes.models.delong import difference_error
+from optuna_aes.search import choose as choose_module
+from optuna_aes.search.choose import choose, chosen
+from optuna_aes.search.fit import load_supernet
+from optuna_aes.search.records import CHOSEN, Scored, scored
+
+
+def trial(number: int, auc: float, params: int) -> Scored:
+    return Scored(number, {"a": number, "b": 1}, auc, params)
+
+
+def first(order: Sequence[Scored]) -> Scored:
+    return order[0]
+
+
+def numbers(picks: Sequence[Scored]) -> list[int]:
+    return [p.number for p in picks]
+
+
+# AUC rises with parameters, except that trial 4 is not worth what it costs.
+TRIALS = [trial(0, 0.60, 100), trial(1, 0.65, 200), trial(2, 0.70, 400), trial(3, 0.75, 800), trial(4, 0.55, 900)]
+
+
+def test_every_level_names_its_best() -> None:
+    assert numbers(choose(TRIALS, [1000, 500, 250], 3, first)) == [3, 2, 1]
+
+
+def test_levels_are_taken_from_the_largest() -> None:
+    assert numbers(choose(TRIALS, [250, 1000, 500], 2, first)) == [3, 2]
+
+
+def test_budgets_between_the_levels_come_next_and_the_best_left_over_last() -> None:
+    # Between 1000 and 100 lies 316, whose best is trial 1; then 562 names trial 2.
+    assert numbers(choose(TRIALS, [1000, 100], 4, first)) == [3, 0, 1, 2]
+    assert numbers(choose(TRIALS, [1000], 5, first)) == [3, 2, 1, 0, 4]
+
+
+def test_no_more_than_there_is_and_no_sizes_twice() -> None:
+    twin = Scored(9, dict(TRIALS[3].sizes), 0.75, 800)
+    assert numbers(choose([*TRIALS, twin], [1000, 900], 20, first)) == [3, 2, 1, 0, 4]
+    assert choose([], [1000], 3, first) == []
+    assert choose(TRIALS, [1000], 0, first) == []
+
+
+def test_a_level_below_every_trial_names_nothing() -> None:
+    assert numbers(choose(TRIALS, [1000, 50], 2, first)) == [3, 1]  # 50 has none, 223 lies between
+
+
+def test_of_equal_scores_the_cheaper_and_then_the_earlier() -> None:
+    same = [trial(0, 0.7, 300), trial(1, 0.7, 200), trial(2, 0.7, 200)]
+    assert numbers(choose(same, [1000], 3, first)) == [1, 2, 0]
+
+
+def test_the_rule_sees_what_fits_by_score() -> None:
+    seen: list[list[int]] = []
+
+    def rule(order: Sequence[Scored]) -> Scored:
+        seen.append(numbers(order))
+        return order[-1]
+
+    assert numbers(choose(TRIALS, [1000, 250], 2, rule)) == [4, 0]
+    assert seen[:2] == [[3, 2, 1, 0, 4], [1, 0]]
+
+
+def test_the_pick_is_the_cheapest_within_one_standard_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose_module, "REACH", 1.0)  # the scores of data so small lie far apart
+    search = tiny_search(f"sqlite:///{tmp_path}/aes.db", tiny_data(), trials=40, retrain=2)
+    search.run(["fit", "search"])
+    context = search.context
+    trials = scored(context.studies.search, context.budget)
+    picks = chosen(context)
+    scorer = context.strategy.scorer(load_supernet(context), context.task.dataset, seed=context.seed)
+    parts = {t.number: scorer.parts(context.space.to_indices(t.sizes)[np.newaxis])[0] for t in trials}
+    for level, pick in zip((1.0, 0.5), picks, strict=True):
+        inside = [t for t in trials if t.params <= context.budget.level(level).params]
+        best = max(inside, key=lambda t: (t.auc, -t.params))
+        assert best.auc == pytest.approx(parts[best.number].auc, abs=1e-6)
+        near = [t for t in inside if best.auc - t.auc <= difference_error(parts[best.number], parts[t.number])]
+        assert pick.params == min(t.params for t in near)
+
+
+def test_the_choice_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = tiny_search(f"sqlite:///{tmp_path}/aes.db", tiny_data())
+    search.run(["fit", "search"])
+    picks = chosen(search.context)
+    assert search.context.studies.retrain.user_attrs[CHOSEN]["numbers"] == numbers(picks)
+    with monkeypatch.context() as patch:
+        patch.delattr(choose_module, "choose")
+        assert chosen(search.context) == picks
+    more = tiny_search(f"sqlite:///{tmp_path}/aes.db", tiny_data(), retrain=3)
+    assert len(chosen(more.context)) == 3
