@@ -80,13 +80,18 @@ class PathSampler:
         candidates: Number of candidates K, ascending in size.
         options: How paths are drawn.
         seed: Seed of the draws.
+        drops: Whether the first candidate is size 0. It has no table that more training could help, and the lag of a field
+            that cannot be missed would send most steps to a model without that field; so it is never favoured.
     """
 
-    def __init__(self, fields: int, candidates: int, options: SamplingOptions, *, seed: int = 0) -> None:
+    def __init__(
+        self, fields: int, candidates: int, options: SamplingOptions, *, seed: int = 0, drops: bool = False
+    ) -> None:
         self.fields = fields
         self.candidates = candidates
         self.options = options
         self.seed = seed
+        self.first = 1 if drops and candidates > 1 else 0
         self.lag: Floats = np.zeros((fields, candidates))
         self.seen: npt.NDArray[np.bool_] = np.zeros((fields, candidates), dtype=bool)
         self.importance: Floats = np.ones(fields)
@@ -102,7 +107,10 @@ class PathSampler:
         if self.options.table == "uniform" or ramp <= 0 or not self.seen.any():
             return uniform
         weight = self.options.delta * ramp
-        return (1 - weight) * uniform + weight * softmax(_standardised(self.lag, self.seen) / self.options.tau)
+        favour = np.zeros_like(uniform)
+        trained = slice(self.first, None)
+        favour[:, trained] = softmax(_standardised(self.lag[:, trained], self.seen[:, trained]) / self.options.tau)
+        return (1 - weight) * uniform + weight * favour
 
     def draw(self, step: int, progress: float) -> npt.NDArray[np.int64]:
         """The paths of a step, int64 of shape ``(paths, fields)``.

@@ -77,7 +77,9 @@ class AdaSS:
         fields, count = embedding.fields, len(embedding.candidates)
         panel = np.array([np.full(fields, k) for k in range(count) if embedding.candidates[k] > 0])
         scorer = self.scorer(supernet, dataset, seed=seed)
-        hook = SupernetHook(supernet, dataset, PathSampler(fields, count, self.sampling, seed=seed), seed=seed)
+        drops = embedding.candidates[0] == 0
+        paths = PathSampler(fields, count, self.sampling, seed=seed, drops=drops)
+        hook = SupernetHook(supernet, dataset, paths, seed=seed)
         return Trainer(
             supernet,
             dataset.train,

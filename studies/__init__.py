@@ -1,0 +1,1 @@
+"""Recipes and benchmarks of optuna_aes."""

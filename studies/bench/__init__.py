@@ -1,0 +1,1 @@
+"""Benchmarks: long measurements whose figures the notes and the README quote."""
