@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     add_completion=False,
-    rich_markup_mode=None,
-    no_args_is_help=False,
+    rich_markup_mode="rich",
     help="Automatic embedding-size search for recommender models.",
     epilog="Exit codes: 0 done, 2 the input, 130 stopped by Ctrl-C, 1 a bug. OPTUNA_AES_DEBUG=1 shows tracebacks.",
 )
@@ -155,7 +154,7 @@ def export(
     storage: Storage = STORAGE,
     trial: Annotated[
         int | None,
-        typer.Option(help="A trial that pareto lists. [default: the best on validation inside the budget]"),
+        typer.Option(help="A trial that pareto lists. (default: the best on validation inside the budget)"),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="The encoded dataset, where it is not in its old place.")

@@ -40,13 +40,7 @@ def run_demo(out: Path, *, seed: int, quiet: bool) -> None:
     console = console_for(False)
     with progress_for(console, quiet=quiet) as progress:
         dataset = _data(out, seed, progress)
-        task = Task(
-            dataset=dataset,
-            model=ModelOptions(hidden=(64, 32), init_std=0.1),
-            train=TrainOptions(epochs=6, batch_size=2048, lr=1e-2, l2=1e-3, schedule="cosine", patience=0),
-            device="cpu",
-            threads=THREADS,
-        )
+        task = demo_task(dataset)
         search = Search.create(
             task,
             name=NAME,
@@ -65,6 +59,17 @@ def run_demo(out: Path, *, seed: int, quiet: bool) -> None:
         console.print()
         print_points(console, result)
         _print_sentences(console, result, page)
+
+
+def demo_task(dataset: Dataset) -> Task:
+    """The demo's model and training, for planted data of any seed."""
+    return Task(
+        dataset=dataset,
+        model=ModelOptions(hidden=(64, 32), init_std=0.1),
+        train=TrainOptions(epochs=6, batch_size=2048, lr=1e-2, l2=1e-3, schedule="cosine", patience=0),
+        device="cpu",
+        threads=THREADS,
+    )
 
 
 def _data(out: Path, seed: int, progress: Progress) -> Dataset:

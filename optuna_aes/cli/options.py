@@ -47,7 +47,7 @@ class SearchOptions:
     # Data
     data: Annotated[str | None, _data(metavar="PATH", help="The table, where a recipe names none or another.")] = None
     label: Annotated[
-        str | None, _data(help="Column that holds 0 or 1. [default: label; of Avazu click; of MovieLens rating ≥ 4]")
+        str | None, _data(help="Column that holds 0 or 1. (default: label; of Avazu click; of MovieLens rating ≥ 4)")
     ] = None
     format: Annotated[str, _data(help="auto, csv, parquet, libfm, criteo, avazu or movielens.")] = "auto"
     split: Annotated[
@@ -71,10 +71,10 @@ class SearchOptions:
 
     # Model
     backbone: Annotated[str, _model(help="deepfm or mlp.")] = "deepfm"
-    dim: Annotated[int | None, _model(help="Full embedding size D. [default: 16, or the largest of --sizes]")] = None
+    dim: Annotated[int | None, _model(help="Full embedding size D. (default: 16, or the largest of --sizes)")] = None
     sizes: Annotated[
         Ints | None,
-        _model(help="Sizes to choose from; 0 drops a field. [default: 0 and the powers of two up to D]", **_INTS),
+        _model(help="Sizes to choose from; 0 drops a field. (default: 0 and the powers of two up to D)", **_INTS),
     ] = None
     hidden: Annotated[Ints, _model(help="Widths of the hidden layers.", show_default="128,64", **_INTS)] = _HIDDEN
     batch_norm: Annotated[bool, _model("--batch-norm/--no-batch-norm", help="Batch norm in the hidden layers.")] = False
@@ -84,7 +84,7 @@ class SearchOptions:
 
     # Training
     epochs: Annotated[int, _training(help="Passes over the training rows, at most.")] = 10
-    fit_epochs: Annotated[int | None, _training(help="The same for the supernet. [default: as --epochs]")] = None
+    fit_epochs: Annotated[int | None, _training(help="The same for the supernet. (default: as --epochs)")] = None
     batch_size: Annotated[int, _training(help="Rows of a step.")] = 4096
     lr: Annotated[float, _training(help="Learning rate.")] = 1e-3
     schedule: Annotated[str, _training(help="Of the learning rate: plateau, cosine or constant.")] = "plateau"
@@ -95,7 +95,7 @@ class SearchOptions:
     l2: Annotated[float, _training(help="Weight decay of the embeddings.")] = 0.0
     decay: Annotated[str, _training(help="Which rows decay: touched (of the batch) or all.")] = "touched"
     device: Annotated[str, _training(help="cpu, cuda, cuda:N, or auto.")] = "auto"
-    threads: Annotated[int | None, _training(help="Threads of torch on the CPU. [default: torch's own]")] = None
+    threads: Annotated[int | None, _training(help="Threads of torch on the CPU. (default: torch's own)")] = None
 
     # Search
     strategy: Annotated[str, _search(help="The method: adass.")] = "adass"
@@ -115,12 +115,12 @@ class SearchOptions:
         _search("--reference/--no-reference", help="Train one size for all fields (1, 2, 4, … D) too, to compare."),
     ] = True
     seed: Annotated[int, _search(help="Seed of fit, search and retraining.")] = 0
-    name: Annotated[str | None, _search(help="Name of the search. [default: that of the table or recipe]")] = None
+    name: Annotated[str | None, _search(help="Name of the search. (default: that of the table or recipe)")] = None
     storage: Annotated[
         str, _search(metavar="URL", help="Database of the search: sqlite:///FILE.db, postgresql://…")
     ] = STORAGE
     artifacts: Annotated[
-        str | None, _search(metavar="PLACE", help="Checkpoints: a folder or s3://BUCKET. [default: the database]")
+        str | None, _search(metavar="PLACE", help="Checkpoints: a folder or s3://BUCKET. (default: the database)")
     ] = None
 
     # Supernet and policy

@@ -222,7 +222,7 @@ class LiveProgress(Progress):
             self._bars.remove_task(self._task)
             self._task = None
         self.console.print(
-            Text.assemble((" ✓ ", "green"), (f"{stage:<8}", "bold"), detail), soft_wrap=True, highlight=False
+            Text.assemble(("✓ ", "green"), (f"{stage:<8}", "bold"), detail), soft_wrap=True, highlight=False
         )
 
     def _close(self) -> None:

@@ -41,11 +41,13 @@ def merged(source: str, given: Mapping[str, Any], explicit: Collection[str]) -> 
     if Path(source).suffix.lower() != SUFFIX:
         if options.data is not None:
             raise InputError(f"the table is given twice, as {source} and as --data {options.data}: give one of them")
-        return dataclasses.replace(options, data=source, name=options.name or _name_of(source))
+        return dataclasses.replace(
+            options, data=source, name=_name_of(source) if options.name is None else options.name
+        )
     options = dataclasses.replace(options, **read_recipe(source, without=explicit))
     if options.data is None:
         raise InputError(f'{source} names no table: write data = "PATH" into it, or give --data PATH')
-    return dataclasses.replace(options, name=options.name or _name_of(source))
+    return dataclasses.replace(options, name=_name_of(source) if options.name is None else options.name)
 
 
 def read_recipe(path: str, *, without: Collection[str] = ()) -> dict[str, Any]:

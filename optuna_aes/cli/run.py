@@ -57,7 +57,7 @@ def print_header(console: Console, search: Search, *, source: str) -> None:
         "storage": safe_url(search.record.storage.url),
     }
     for name, text in lines.items():
-        console.print(Text.assemble("   ", (f"{name:<8}", "dim"), text), soft_wrap=True)
+        console.print(Text.assemble("  ", (f"{name:<8}", "dim"), text), soft_wrap=True)
 
 
 def _print_outcome(console: Console, result: Result, storage: str) -> None:

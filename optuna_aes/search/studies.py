@@ -146,12 +146,14 @@ def work_through(
 
 def _run_one(study: optuna.Study, objective: Callable[[optuna.Trial], float | Sequence[float]]) -> None:
     interrupted = False
+    mine: optuna.Trial | None = None
 
     def claimed(trial: optuna.Trial) -> float | Sequence[float]:
-        nonlocal interrupted
+        nonlocal interrupted, mine
         if not trial.user_attrs.get("aes:work"):
             # Another worker took the waiting trial between our look and Optuna's, which then made a new one.
             raise optuna.TrialPruned("nothing was waiting")
+        mine = trial
         mark_worker(trial)
         try:
             return objective(trial)
@@ -165,6 +167,10 @@ def _run_one(study: optuna.Study, objective: Callable[[optuna.Trial], float | Se
     except ValueError:
         if interrupted:  # Optuna cannot mark as failed a trial that was given back
             raise KeyboardInterrupt from None
+        raise
+    except KeyboardInterrupt:
+        if mine is not None:  # it came when the objective was done and its values were not written yet
+            release(study, mine)
         raise
 
 
