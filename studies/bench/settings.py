@@ -15,7 +15,7 @@ from optuna_aes.search.task import Task
 
 def planted_task(seed: int = 0) -> Task:
     """The task of ``optuna-aes demo``."""
-    return demo_task(planted(seed=seed), threads=1)
+    return demo_task(planted(seed=seed))
 
 
 def frappe_task() -> Task:

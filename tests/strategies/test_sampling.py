@@ -162,3 +162,15 @@ def test_the_state_survives_json_to_the_last_bit(options: dict[str, object]) -> 
     for each in (sampler, copy):
         each.observe(paths, values)
     np.testing.assert_array_equal(copy.lag, sampler.lag)
+
+
+def test_size_zero_is_never_favoured_however_far_it_lags() -> None:
+    options = SamplingOptions(table="probe", full_share=0.0, warmup=0.0)
+    lag = np.tile([5.0, 0.2, 0.1, 0.0], (2, 1))  # no table at all is far worse than any
+    favours, keeps = (PathSampler(2, 4, options, drops=drops) for drops in (False, True))
+    for paths in (favours, keeps):
+        paths.observe_probe(lag)
+    assert (favours.probabilities(1.0)[:, 0] > 0.5).all()
+    np.testing.assert_allclose(keeps.probabilities(1.0)[:, 0], (1 - options.delta) / 4)
+    np.testing.assert_allclose(keeps.probabilities(1.0).sum(1), 1.0)
+    assert (keeps.probabilities(1.0)[:, 1] > keeps.probabilities(1.0)[:, 3]).all()
