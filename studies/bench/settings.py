@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from optuna_aes.cli.demo import demo_task
 from optuna_aes.data import EncodeOptions, dataset_for
 from optuna_aes.data.synthetic import planted
-from optuna_aes.cli.demo import demo_task
 from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.training import TrainOptions
 from optuna_aes.search.task import Task

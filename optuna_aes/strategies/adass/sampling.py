@@ -31,6 +31,8 @@ class SamplingOptions:
         full_share: Share of the paths of a step that have the full size everywhere. The sandwich habit of slimmable
             networks (Yu and Huang, 2019, arXiv 1903.05134) is ``table="uniform"`` with ``full_share=0.5``.
         paths: Distinct paths in one step, each on its own piece of the batch; 1 is the single path of the paper's summary.
+            Give 1 to a backbone with batch norm: subnets are scored one by one, and one that was trained in mixed company
+            meets other batch statistics there.
         field_share: Share of fields whose tables a step updates, drawn by importance; 1 updates all.
         warmup: Share of the steps that draw uniformly.
         delta: Largest weight of the lag against the uniform draw, reached at the end of a linear ramp.
