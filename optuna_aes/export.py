@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from optuna_aes.data.dataset import Dataset, Schema, atomic_folder
@@ -57,7 +57,7 @@ def save_model(
         raise InputError(f"out={str(target)!r} exists and is not an export of a model: give another folder")
     description = {"format": FORMAT, **(facts or {}), "sizes": dict(sizes), "dim": dim, "model": asdict(options)}
     with atomic_folder(target) as folder:
-        save_file(dict(weights), folder / WEIGHTS)
+        (folder / WEIGHTS).write_bytes(save(dict(weights)))  # save_file would make it readable by its owner alone
         _write_json(folder / SIZES, description)
         _write_json(folder / SCHEMA, dataset.schema.to_json())
         for name in ENCODER_FILES:

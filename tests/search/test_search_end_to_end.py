@@ -185,6 +185,8 @@ def test_export_takes_the_best_and_names_it(done: Search, tmp_path: Path) -> Non
     assert best is not None
     assert (facts["trial"], facts["params"]) == (best.trial, best.params)
     assert facts["metrics"]["auc_test"] == best.auc_test
+    modes = {path.stat().st_mode for path in (tmp_path / "model").iterdir()}
+    assert len(modes) == 1  # whoever may read the sizes may read the weights
 
 
 def test_export_refuses_a_trial_that_is_not_there(done: Search, tmp_path: Path) -> None:
