@@ -18,6 +18,7 @@ from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.training import TrainOptions
 from optuna_aes.search.results import Point, Result
 from optuna_aes.search.search import Search
+from optuna_aes.search.settings import check_seed
 from optuna_aes.search.task import Task
 from optuna_aes.visualization import report
 
@@ -37,6 +38,7 @@ def run_demo(out: Path, *, seed: int, quiet: bool) -> None:
         quiet: Whether to print nothing.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    check_seed(seed)
     console = console_for(False)
     with progress_for(console, quiet=quiet) as progress:
         dataset = _data(out, seed, progress)

@@ -62,7 +62,11 @@ def _known(error: BaseException) -> str | None:
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
     if isinstance(cause, DBAPIError) and not isinstance(cause.orig, (TypeError, ValueError)):
         return f"the storage failed: {_one_line(str(cause.orig))}; what finished is kept: run the same command again"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator" in str(error)
+    ):
         return "out of memory: give a smaller --batch-size or --dim, a larger --min-count, or --device cpu"
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return f"{error.filename}: {error.strerror}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -44,7 +45,7 @@ class ModelOptions:
             raise InputError(f"hidden={self.hidden} must be one or more widths of at least 1")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout={self.dropout} is out of range: give a share in [0, 1)")
-        if not self.init_std > 0:
+        if not 0 < self.init_std < math.inf:
             raise InputError(f"init_std={self.init_std} must be above 0: tables of zeros cannot learn interactions")
 
 

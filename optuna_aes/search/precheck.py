@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from optuna_aes.budget import parse_budget
+from optuna_aes.errors import InputError
 from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.training import TrainOptions
 from optuna_aes.search import settings as settings_of
@@ -65,7 +66,9 @@ def refuse_early(wish: Wish) -> None:
         StorageError: If the storage, or the place for checkpoints, cannot be used.
     """
     check_name(wish.name)
+    settings_of.check_seed(wish.seed)
     check_place(wish.device, wish.threads)
+    check_batches(wish.model, wish.strategy, wish.train, wish.fit or wish.train)
     parse_budget(EmbeddingSpace(_ANY_TABLE, wish.candidates, align=wish.model.align), wish.budget)
     check_artifacts(wish.artifacts)
     if not check_storage(wish.storage):
@@ -78,6 +81,18 @@ def refuse_early(wish: Wish) -> None:
             _refuse_other(wish, known)
     finally:
         opened.engine.dispose()
+
+
+def check_batches(model: ModelOptions, strategy: AdaSS, train: TrainOptions, fit: TrainOptions) -> None:
+    """Refuses a batch norm over single rows, which have no variance.
+
+    Raises:
+        InputError: If there would be one.
+    """
+    normed = model.batch_norm or strategy.sharing == "separate"
+    if normed and min(train.batch_size, fit.batch_size) < 2:
+        what = "batch_norm" if model.batch_norm else "sharing='separate'"
+        raise InputError(f"batch_size=1 leaves {what} nothing to average over: give at least 2")
 
 
 def _refuse_other(wish: Wish, known: Mapping[str, Any]) -> None:

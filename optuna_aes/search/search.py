@@ -21,7 +21,7 @@ from optuna_aes.search import studies as studies_of
 from optuna_aes.search.context import Context
 from optuna_aes.search.export import export_model, open_dataset
 from optuna_aes.search.fit import fit
-from optuna_aes.search.precheck import settings_for
+from optuna_aes.search.precheck import check_batches, settings_for
 from optuna_aes.search.progress import Listener, Silent
 from optuna_aes.search.read import Record, history, open_record, result, status
 from optuna_aes.search.results import History, Result
@@ -90,6 +90,7 @@ class Search:
             StorageError: If the storage cannot be opened.
         """
         studies_of.check_name(name)
+        settings_of.check_seed(seed)
         plan = Plan(trials=trials, retrain=retrain, retrain_seeds=retrain_seeds, reference=reference)
         space = task.space
         if not isinstance(budget, MemoryBudget):
@@ -99,6 +100,7 @@ class Search:
                 "budget was made for another space than the task's: make it with MemoryBudget(task.space, …)"
             )
         strategy = strategy or AdaSS()
+        check_batches(task.model, strategy, task.train, task.fit_options)
         strategy = replace(strategy, policy=replace(strategy.policy, horizon=trials))
         # Whatever can fail does so before the first thing is created.
         check_artifacts(artifacts)

@@ -44,6 +44,16 @@ class Plan:
                 raise InputError(f"{name}={getattr(self, name)} is out of range: give at least {least}")
 
 
+def check_seed(seed: int) -> None:
+    """Refuses what numpy or torch would not take as a seed.
+
+    Raises:
+        InputError: If it is out of range.
+    """
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed={seed} is out of range: give 0 to {2**32 - 1}")
+
+
 def reference_sizes(full: int) -> list[int]:
     """The uniform sizes that serve as reference points: 1, 2, 4, … up to D, and D itself."""
     return sorted({full, *(2**k for k in range(full.bit_length()) if 2**k <= full)})

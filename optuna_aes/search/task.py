@@ -13,6 +13,8 @@ from optuna_aes.models.training import TrainOptions
 from optuna_aes.search.settings import reference_sizes
 from optuna_aes.space import EmbeddingSpace
 
+MOST_THREADS = 1024  # OpenMP ends the process where it cannot make them
+
 
 @dataclass(frozen=True)
 class Task:
@@ -63,8 +65,8 @@ def check_place(device: str, threads: int | None) -> None:
     Raises:
         InputError: If either is so.
     """
-    if threads is not None and threads < 1:
-        raise InputError(f"threads={threads} is out of range: give at least 1")
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise InputError(f"threads={threads} is out of range: give 1 to {MOST_THREADS}")
     resolve_device(device)
 
 

@@ -87,6 +87,11 @@ BAD_OPTIONS = {
     "unknown backbone": ("search clicks.csv --backbone gpt", "backbone='gpt' is not known"),
     "unknown device": ("search clicks.csv --device tpu", "device='tpu' is not known"),
     "no threads": ("search clicks.csv --threads 0", "threads=0 is out of range"),
+    "more threads than can be": ("search clicks.csv --threads 1000000000", "threads=1000000000 is out of range"),
+    "a seed below zero": ("search clicks.csv --seed=-1", "seed=-1 is out of range"),
+    "a seed of many digits": ("search clicks.csv --seed 99999999999", "seed=99999999999 is out of range"),
+    "an endless spread": ("search clicks.csv --init-std inf", "init_std=inf"),
+    "batch norm of one row": ("search clicks.csv --batch-norm --batch-size 1", "give at least 2"),
     "no epochs": ("search clicks.csv --epochs 0", "epochs=0 is out of range"),
     "two fractions": ("search clicks.csv --fractions 0.5,0.5", "give three"),
     "levels above the budget": ("search clicks.csv --levels 2", "shares of the budget"),
@@ -217,6 +222,7 @@ def test_a_bug_leaves_its_traceback_in_a_file(
         (KeyboardInterrupt(), 130, "stopped: run the same command again to go on\n"),
         (OSError(28, "No space left on device", "aes.db"), 2, "error: aes.db: No space left on device\n"),
         (MemoryError(), 2, "error: out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "error: out of memory"),
     ],
 )
 def test_every_end_has_its_code(
