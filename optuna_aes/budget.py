@@ -208,7 +208,9 @@ def parse_budget(space: EmbeddingSpace, text: str | float) -> MemoryBudget:
     try:
         if raw.endswith("%"):
             return MemoryBudget(space, fraction=float(raw[:-1]) / 100)
-        if re.search(r"\d.*[a-z]", raw, flags=re.IGNORECASE) and not re.fullmatch(r"[\d.]+e[+-]?\d+", raw, re.IGNORECASE):
+        if re.search(r"\d.*[a-z]", raw, flags=re.IGNORECASE) and not re.fullmatch(
+            r"[\d.]+e[+-]?\d+", raw, re.IGNORECASE
+        ):
             return MemoryBudget(space, bytes=raw)
         # A comma may only part thousands: "0,25" is a share in some countries and must not become 25 parameters.
         grouped = re.fullmatch(r"\d{1,3}(,\d{3})+(\.0*)?", raw) is not None
