@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from optuna_aes.models.supernet import SubnetScorer
 from optuna_aes.search.context import Context
 from optuna_aes.search.fit import load_supernet
 from optuna_aes.search.records import Scored, record_picks, recorded_picks, scored
+from optuna_aes.space import Sizes
 
 Parsimony = Callable[[Sequence[Scored]], Scored]
 
@@ -27,7 +29,7 @@ def chosen(context: Context) -> list[Scored]:
     picks = recorded_picks(study, trials, count)
     if picks is None:
         levels = [context.budget.level(share).params for share in context.strategy.policy.levels]
-        picks = choose(trials, levels, count, _parsimony(context))
+        picks = choose(trials, levels, count, _Parsimony(context))
         record_picks(study, trials, count, picks)
     return picks
 
@@ -53,7 +55,8 @@ def choose(trials: Sequence[Scored], levels: Sequence[int], count: int, cheapest
             picks.setdefault(tuple(pick.sizes.values()), pick)
     for trial in order:
         if len(picks) < count:
-            picks.setdefault(tuple(trial.sizes.values()), trial)
+            pick = cheapest([trial])
+            picks.setdefault(tuple(pick.sizes.values()), pick)
     return list(picks.values())
 
 
@@ -67,30 +70,53 @@ def _budgets(levels: Sequence[int]) -> Iterator[int]:
         known = sorted({*known, *between}, reverse=True)
 
 
-def _parsimony(context: Context) -> Parsimony:
+class _Parsimony:
     """The one-standard-error rule (Breiman et al., 1984) on the supernet's scores.
 
     The best of hundreds of scores is the luckiest as much as the best: a field that is noise ends with a row of parameters
     because that once raised the AUC by a hundredth of a point. So the pick is the cheapest of those whose AUC is within
-    one standard error of the difference (DeLong's, on the same validation rows) of the best.
+    one standard error of the difference (DeLong's, on the same validation rows) of the best; and then the blocks, those
+    that hold most first, are put to the smallest candidate as long as that stays so.
+
+    Args:
+        context: The search.
     """
-    scorer: SubnetScorer | None = None
-    parts: dict[int, AUCParts] = {}
 
-    def part(trial: Scored) -> AUCParts:
-        nonlocal scorer
-        if scorer is None:
-            scorer = context.strategy.scorer(load_supernet(context), context.task.dataset, seed=context.seed)
-        if trial.number not in parts:
-            parts[trial.number] = scorer.parts(context.space.to_indices(trial.sizes)[np.newaxis])[0]
-        return parts[trial.number]
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.parts: dict[tuple[int, ...], AUCParts] = {}
 
-    def cheapest(order: Sequence[Scored]) -> Scored:
+    @cached_property
+    def scorer(self) -> SubnetScorer:
+        """Loaded when there is something to compare, for the supernet may be large."""
+        context = self.context
+        return context.strategy.scorer(load_supernet(context), context.task.dataset, seed=context.seed)
+
+    def __call__(self, order: Sequence[Scored]) -> Scored:
+        """The pick, of sizes ordered by score."""
         best = order[0]
         near = [t for t in order if best.auc - t.auc < REACH and t.params < best.params][:LOOK]
-        for trial in sorted(near, key=lambda t: t.params):
-            if best.auc - trial.auc <= difference_error(part(best), part(trial)):
-                return trial
-        return best
+        pick = next((t for t in sorted(near, key=lambda t: t.params) if self._as_good(t.sizes, best.sizes)), best)
+        return self._trimmed(pick, best)
 
-    return cheapest
+    def _trimmed(self, pick: Scored, best: Scored) -> Scored:
+        space = self.context.space
+        smallest, sizes = space.candidates[0], dict(pick.sizes)
+        held = {b.name: b.rows * sizes[b.name] for b in space.blocks if sizes[b.name] > smallest}
+        for name in sorted(held, key=lambda name: -held[name]):
+            without = {**sizes, name: smallest}
+            if self._as_good(without, best.sizes):
+                sizes = without
+        if sizes == pick.sizes:
+            return pick
+        return Scored(pick.number, sizes, self._part(sizes).auc, space.cost(sizes).params)
+
+    def _as_good(self, sizes: Sizes, best: Sizes) -> bool:
+        ours, theirs = self._part(sizes), self._part(best)
+        return theirs.auc - ours.auc <= difference_error(theirs, ours)
+
+    def _part(self, sizes: Sizes) -> AUCParts:
+        key = tuple(sizes.values())
+        if key not in self.parts:
+            self.parts[key] = self.scorer.parts(self.context.space.to_indices(sizes)[np.newaxis])[0]
+        return self.parts[key]

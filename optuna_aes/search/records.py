@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
@@ -26,7 +26,7 @@ CHOSEN = "aes:chosen"
 
 @dataclass(frozen=True)
 class Scored:
-    """One scored choice of sizes: its trial's number, inherited validation AUC, and parameters."""
+    """One scored choice of sizes: the number of its trial, or of the trial it was trimmed from, inherited AUC, parameters."""
 
     number: int
     sizes: Sizes
@@ -77,14 +77,13 @@ def recorded_picks(study: optuna.Study, trials: Sequence[Scored], count: int) ->
     known = study.user_attrs.get(CHOSEN)
     if known is None or known["basis"] != {"scored": len(trials), "retrain": count}:
         return None
-    by_number = {t.number: t for t in trials}
-    return [by_number[n] for n in known["numbers"]]
+    return [Scored(**pick) for pick in known["picks"]]
 
 
 def record_picks(study: optuna.Study, trials: Sequence[Scored], count: int, picks: Sequence[Scored]) -> None:
     """The inverse of :func:`recorded_picks`."""
     basis = {"scored": len(trials), "retrain": count}
-    study.set_user_attr(CHOSEN, {"basis": basis, "numbers": [t.number for t in picks]})
+    study.set_user_attr(CHOSEN, {"basis": basis, "picks": [asdict(pick) for pick in picks]})
 
 
 def job_key(sizes: Mapping[str, int], seed: int) -> str:

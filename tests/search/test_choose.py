@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -73,26 +74,33 @@ def test_the_rule_sees_what_fits_by_score() -> None:
 
 def test_the_pick_is_the_cheapest_within_one_standard_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose_module, "REACH", 1.0)  # the scores of data so small lie far apart
+    monkeypatch.setattr(choose_module, "LOOK", 1000)
     search = tiny_search(f"sqlite:///{tmp_path}/aes.db", tiny_data(), trials=40, retrain=2)
     search.run(["fit", "search"])
     context = search.context
     trials = scored(context.studies.search, context.budget)
-    picks = chosen(context)
+    rule = choose_module._Parsimony(context)
     scorer = context.strategy.scorer(load_supernet(context), context.task.dataset, seed=context.seed)
-    parts = {t.number: scorer.parts(context.space.to_indices(t.sizes)[np.newaxis])[0] for t in trials}
+
+    def surely_worse(sizes: dict[str, int], best: dict[str, int]) -> bool:
+        ours, theirs = scorer.parts(np.array([context.space.to_indices(s) for s in (sizes, best)]))
+        return theirs.auc - ours.auc > difference_error(theirs, ours)
+
     for level in (1.0, 0.5):
         inside = [t for t in trials if t.params <= context.budget.level(level).params]
-        best = max(inside, key=lambda t: (t.auc, -t.params))
-        assert best.auc == pytest.approx(parts[best.number].auc, abs=1e-6)
-        near = [t for t in inside if best.auc - t.auc <= difference_error(parts[best.number], parts[t.number])]
-        assert min(t.params for t in near) in [pick.params for pick in picks]
+        order = sorted(inside, key=lambda t: (-t.auc, t.params, t.number))
+        best, pick = order[0], rule(order)
+        assert not surely_worse(pick.sizes, best.sizes)
+        assert pick.params <= min(t.params for t in inside if not surely_worse(t.sizes, best.sizes))
+        for name, size in pick.sizes.items():  # nothing that could be dropped is kept
+            assert size == 0 or surely_worse({**pick.sizes, name: 0}, best.sizes)
 
 
 def test_the_choice_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     search = tiny_search(f"sqlite:///{tmp_path}/aes.db", tiny_data())
     search.run(["fit", "search"])
     picks = chosen(search.context)
-    assert search.context.studies.retrain.user_attrs[CHOSEN]["numbers"] == numbers(picks)
+    assert search.context.studies.retrain.user_attrs[CHOSEN]["picks"] == [asdict(pick) for pick in picks]
     with monkeypatch.context() as patch:
         patch.delattr(choose_module, "choose")
         assert chosen(search.context) == picks

@@ -171,6 +171,6 @@ def test_size_zero_is_never_favoured_however_far_it_lags() -> None:
     for paths in (favours, keeps):
         paths.observe_probe(lag)
     assert (favours.probabilities(1.0)[:, 0] > 0.5).all()
-    np.testing.assert_allclose(keeps.probabilities(1.0)[:, 0], (1 - options.delta) / 4)
+    np.testing.assert_allclose(keeps.probabilities(1.0)[:, 0], 1 / 4)
     np.testing.assert_allclose(keeps.probabilities(1.0).sum(1), 1.0)
     assert (keeps.probabilities(1.0)[:, 1] > keeps.probabilities(1.0)[:, 3]).all()

@@ -83,7 +83,7 @@ class PathSampler:
         options: How paths are drawn.
         seed: Seed of the draws.
         drops: Whether the first candidate is size 0. It has no table that more training could help, and the lag of a field
-            that cannot be missed would send most steps to a model without that field; so it is never favoured.
+            that cannot be missed would send most steps to a model without that field; so its probability stays 1/K.
     """
 
     def __init__(
@@ -109,9 +109,11 @@ class PathSampler:
         if self.options.table == "uniform" or ramp <= 0 or not self.seen.any():
             return uniform
         weight = self.options.delta * ramp
-        favour = np.zeros_like(uniform)
+        favour = uniform.copy()
         trained = slice(self.first, None)
-        favour[:, trained] = softmax(_standardised(self.lag[:, trained], self.seen[:, trained]) / self.options.tau)
+        mass = uniform[:, trained].sum(1, keepdims=True)
+        lag = _standardised(self.lag[:, trained], self.seen[:, trained])
+        favour[:, trained] = mass * softmax(lag / self.options.tau)
         return (1 - weight) * uniform + weight * favour
 
     def draw(self, step: int, progress: float) -> npt.NDArray[np.int64]:
