@@ -1,4 +1,4 @@
-"""Which of the scored sizes are worth training from scratch: at every budget level the cheapest of the best."""
+"""Which of the scored sizes are worth training from scratch: at every budget level the best, without its waste."""
 
 from __future__ import annotations
 
@@ -15,11 +15,7 @@ from optuna_aes.search.fit import load_supernet
 from optuna_aes.search.records import Scored, record_picks, recorded_picks, scored
 from optuna_aes.space import Sizes
 
-Parsimony = Callable[[Sequence[Scored]], Scored]
-
-# Sizes this far behind the best are not worth a second look: no difference of that height is chance.
-REACH = 1e-3
-LOOK = 24
+Rule = Callable[[Sequence[Scored]], Scored]
 
 
 def chosen(context: Context) -> list[Scored]:
@@ -29,12 +25,12 @@ def chosen(context: Context) -> list[Scored]:
     picks = recorded_picks(study, trials, count)
     if picks is None:
         levels = [context.budget.level(share).params for share in context.strategy.policy.levels]
-        picks = choose(trials, levels, count, _Parsimony(context))
+        picks = choose(trials, levels, count, _Trim(context))
         record_picks(study, trials, count, picks)
     return picks
 
 
-def choose(trials: Sequence[Scored], levels: Sequence[int], count: int, cheapest: Parsimony) -> list[Scored]:
+def choose(trials: Sequence[Scored], levels: Sequence[int], count: int, rule: Rule) -> list[Scored]:
     """Picks sizes along the budget.
 
     Each budget level names its pick. Where more are asked for than there are levels, budgets halfway between take their
@@ -44,18 +40,18 @@ def choose(trials: Sequence[Scored], levels: Sequence[int], count: int, cheapest
         trials: Scored sizes inside the budget.
         levels: Budget levels in parameters.
         count: How many to choose.
-        cheapest: Of sizes ordered by score, the cheapest that is not surely worse than the first.
+        rule: Makes a pick of the sizes inside a budget, ordered by score.
     """
     order = sorted(trials, key=lambda t: (-t.auc, t.params, t.number))
     picks: dict[tuple[int, ...], Scored] = {}
     for budget in _budgets(levels):
         inside = [t for t in order if t.params <= budget]
         if inside and len(picks) < count:
-            pick = cheapest(inside)
+            pick = rule(inside)
             picks.setdefault(tuple(pick.sizes.values()), pick)
     for trial in order:
         if len(picks) < count:
-            pick = cheapest([trial])
+            pick = rule([trial])
             picks.setdefault(tuple(pick.sizes.values()), pick)
     return list(picks.values())
 
@@ -70,17 +66,21 @@ def _budgets(levels: Sequence[int]) -> Iterator[int]:
         known = sorted({*known, *between}, reverse=True)
 
 
-class _Parsimony:
-    """The one-standard-error rule (Breiman et al., 1984) on the supernet's scores.
+class _Trim:
+    """The best-scored sizes, less the tables that a supernet cannot tell from nothing.
 
-    The best of hundreds of scores is the luckiest as much as the best: a field that is noise ends with a row of parameters
-    because that once raised the AUC by a hundredth of a point. So the pick is the cheapest of those whose AUC is within
-    one standard error of the difference (DeLong's, on the same validation rows) of the best; and then the blocks, those
-    that hold most first, are put to the smallest candidate as long as that stays so.
+    The best of hundreds of scores is the luckiest as much as the best: a field that is noise ends with a table because that
+    once raised the AUC by a hundredth of a point. So every table that holds a material part of the parameters, the largest
+    first, is put to the smallest candidate where the AUC then stays within one standard error (DeLong's, of the difference
+    on the same validation rows) of the best. Small tables are left alone: they cost nothing, and a supernet that saw them
+    change at every step says little of what they are worth.
 
     Args:
         context: The search.
     """
+
+    # Share of the pick's parameters from which on a table is worth dropping.
+    MATERIAL = 0.01
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -94,22 +94,17 @@ class _Parsimony:
 
     def __call__(self, order: Sequence[Scored]) -> Scored:
         """The pick, of sizes ordered by score."""
-        best = order[0]
-        near = [t for t in order if best.auc - t.auc < REACH and t.params < best.params][:LOOK]
-        pick = next((t for t in sorted(near, key=lambda t: t.params) if self._as_good(t.sizes, best.sizes)), best)
-        return self._trimmed(pick, best)
-
-    def _trimmed(self, pick: Scored, best: Scored) -> Scored:
-        space = self.context.space
-        smallest, sizes = space.candidates[0], dict(pick.sizes)
-        held = {b.name: b.rows * sizes[b.name] for b in space.blocks if sizes[b.name] > smallest}
+        best, space = order[0], self.context.space
+        smallest, sizes = space.candidates[0], dict(best.sizes)
+        held = {b.name: b.rows * (sizes[b.name] - smallest) for b in space.blocks}
+        held = {name: params for name, params in held.items() if params > self.MATERIAL * best.params}
         for name in sorted(held, key=lambda name: -held[name]):
             without = {**sizes, name: smallest}
             if self._as_good(without, best.sizes):
                 sizes = without
-        if sizes == pick.sizes:
-            return pick
-        return Scored(pick.number, sizes, self._part(sizes).auc, space.cost(sizes).params)
+        if sizes == best.sizes:
+            return best
+        return Scored(best.number, sizes, self._part(sizes).auc, space.cost(sizes).params)
 
     def _as_good(self, sizes: Sizes, best: Sizes) -> bool:
         ours, theirs = self._part(sizes), self._part(best)

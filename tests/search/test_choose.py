@@ -72,28 +72,33 @@ def test_the_rule_sees_what_fits_by_score() -> None:
     assert seen[:2] == [[3, 2, 1, 0, 4], [1, 0]]
 
 
-def test_the_pick_is_the_cheapest_within_one_standard_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choose_module, "REACH", 1.0)  # the scores of data so small lie far apart
-    monkeypatch.setattr(choose_module, "LOOK", 1000)
+def test_the_pick_is_the_best_less_the_tables_that_are_worth_nothing(tmp_path: Path) -> None:
     search = tiny_search(f"sqlite:///{tmp_path}/aes.db", tiny_data(), trials=40, retrain=2)
     search.run(["fit", "search"])
     context = search.context
+    space = context.space
     trials = scored(context.studies.search, context.budget)
-    rule = choose_module._Parsimony(context)
     scorer = context.strategy.scorer(load_supernet(context), context.task.dataset, seed=context.seed)
+    trimmed = 0
 
     def surely_worse(sizes: dict[str, int], best: dict[str, int]) -> bool:
-        ours, theirs = scorer.parts(np.array([context.space.to_indices(s) for s in (sizes, best)]))
+        ours, theirs = scorer.parts(np.array([space.to_indices(s) for s in (sizes, best)]))
         return theirs.auc - ours.auc > difference_error(theirs, ours)
 
-    for level in (1.0, 0.5):
-        inside = [t for t in trials if t.params <= context.budget.level(level).params]
-        order = sorted(inside, key=lambda t: (-t.auc, t.params, t.number))
-        best, pick = order[0], rule(order)
+    for number in range(len(trials)):
+        best = trials[number]
+        pick = choose_module._Trim(context)([best, *trials])
+        assert pick.number == best.number
+        assert pick.params == space.cost(pick.sizes).params <= best.params
         assert not surely_worse(pick.sizes, best.sizes)
-        assert pick.params <= min(t.params for t in inside if not surely_worse(t.sizes, best.sizes))
-        for name, size in pick.sizes.items():  # nothing that could be dropped is kept
-            assert size == 0 or surely_worse({**pick.sizes, name: 0}, best.sizes)
+        assert pick.auc == pytest.approx(scorer(space.to_indices(pick.sizes)[np.newaxis])[0])
+        changed = {name for name in space.names if pick.sizes[name] != best.sizes[name]}
+        trimmed += bool(changed)
+        for block in space.blocks:
+            if block.name in changed:
+                assert pick.sizes[block.name] == 0
+                assert block.rows * best.sizes[block.name] > 0.01 * best.params
+    assert trimmed
 
 
 def test_the_choice_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
