@@ -9,13 +9,14 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from optuna_aes.cli import exits
 from optuna_aes.cli.options import STORAGE, with_search_options
+from optuna_aes.cli.stopping import stoppable
 
 if TYPE_CHECKING:
     from optuna_aes.search.read import Record
@@ -41,13 +42,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        code = main(sys.argv[1:])
+        # The interpreter takes a while to end; what was done or stopped stays so, whatever signal comes now.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        return code
+    given = list(arguments)
     if not sys.warnoptions and not exits.debugging():
         warnings.simplefilter("ignore")  # of libraries, which a user of the command line can do nothing about
-    before = signal.signal(signal.SIGTERM, _stop)
     try:
         command = typer.main.get_command(app)
-        with command.make_context("optuna-aes", given or ["--help"]) as context:
+        with stoppable(), command.make_context("optuna-aes", given or ["--help"]) as context:
             command.invoke(context)
     except typer.Exit as end:
         return end.exit_code
@@ -56,14 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return exits.DONE
     except (Exception, KeyboardInterrupt) as error:
         return exits.report(error)
-    finally:
-        signal.signal(signal.SIGTERM, before)
     return exits.DONE
-
-
-def _stop(*_: object) -> NoReturn:
-    """A scheduler's SIGTERM stops a run as Ctrl-C does."""
-    raise KeyboardInterrupt
 
 
 @app.command(

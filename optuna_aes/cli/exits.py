@@ -35,6 +35,10 @@ def report(error: BaseException) -> int:
     if hasattr(error, "format_message"):
         _say(f"error: {_usage(error)}")
         return USER
+    from optuna_aes.search.studies import interrupted
+
+    if interrupted(error):
+        return report(KeyboardInterrupt())
     if known := _known(error):
         _say(f"error: {known}")
         return USER

@@ -17,10 +17,13 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_aes.errors import InputError, StorageError, StudyMismatchError
 from optuna_aes.search.progress import Listener
 from optuna_aes.storage import mark_worker, reclaim_dead, release
+from optuna_aes.storage.claims import WORKER_ATTR
 
 FIT, RETRAIN = "/fit", "/retrain"
 
 Direction = Literal["minimize", "maximize"]
+
+NAMELESS = 20.0  # seconds until a running trial without its worker's name is given up; it takes milliseconds to write
 
 UNDONE = (TrialState.WAITING, TrialState.RUNNING)
 
@@ -129,6 +132,7 @@ def work_through(
         poll: Seconds between looks while other workers are busy.
     """
     told = False
+    nameless: dict[int, float] = {}
     while True:
         reclaim_dead(study)
         trials = study.get_trials(deepcopy=False, states=UNDONE)
@@ -136,20 +140,34 @@ def work_through(
             return
         if any(t.state == TrialState.WAITING for t in trials):
             _run_one(study, objective)
-        else:
-            if not told:
-                listener.note(f"waiting for another worker at {study.study_name}, trial {trials[0].number}")
-                told = True
-            optuna.storages.fail_stale_trials(study)
-            time.sleep(poll)
+            continue
+        if not told:
+            told = True
+            listener.note(f"waiting for another worker at {study.study_name}, trial {trials[0].number}")
+        optuna.storages.fail_stale_trials(study)
+        _reclaim_nameless(study, trials, nameless)
+        time.sleep(poll)
+
+
+def _reclaim_nameless(study: optuna.Study, running: Sequence[FrozenTrial], seen: dict[int, float]) -> None:
+    """Puts trials back in the queue that stay without a worker's name.
+
+    A worker writes its name, and its first heartbeat, right after it claimed a trial. One that was killed in between left a
+    trial that no heartbeat would ever give up. Time is taken here, by one clock: machines' clocks differ.
+    """
+    for trial in running:
+        if WORKER_ATTR in trial.user_attrs:
+            seen.pop(trial.number, None)
+        elif time.monotonic() - seen.setdefault(trial.number, time.monotonic()) > NAMELESS:
+            release(study, trial)
 
 
 def _run_one(study: optuna.Study, objective: Callable[[optuna.Trial], float | Sequence[float]]) -> None:
-    interrupted = False
     mine: optuna.Trial | None = None
+    stopped = False
 
     def claimed(trial: optuna.Trial) -> float | Sequence[float]:
-        nonlocal interrupted, mine
+        nonlocal mine, stopped
         if not trial.user_attrs.get("aes:work"):
             # Another worker took the waiting trial between our look and Optuna's, which then made a new one.
             raise optuna.TrialPruned("nothing was waiting")
@@ -158,20 +176,28 @@ def _run_one(study: optuna.Study, objective: Callable[[optuna.Trial], float | Se
         try:
             return objective(trial)
         except KeyboardInterrupt:
-            interrupted = True
-            release(study, trial)
+            stopped = True
+            release(study, trial)  # now: Optuna would mark it as failed, and cannot do so afterwards, which it raises
             raise
 
     try:
         study.optimize(claimed, n_trials=1)
-    except ValueError:
-        if interrupted:  # Optuna cannot mark as failed a trial that was given back
-            raise KeyboardInterrupt from None
-        raise
-    except KeyboardInterrupt:
+    except BaseException as error:
+        if not (stopped or interrupted(error)):
+            raise
         if mine is not None:  # it came when the objective was done and its values were not written yet
             release(study, mine)
-        raise
+        raise KeyboardInterrupt from None
+
+
+def interrupted(error: BaseException | None) -> bool:
+    """Whether a Ctrl-C is behind an exception.
+
+    One that comes while Optuna writes a trial's end surfaces as what Optuna stumbles over next: an unbound variable.
+    """
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def enqueue(study: optuna.Study, params: dict[str, int], **attrs: object) -> None:

@@ -234,3 +234,14 @@ def test_every_end_has_its_code(
     monkeypatch.setattr(app_module, "_record", fail)
     assert main(["status"]) == code
     assert capsys.readouterr().err.startswith(text)
+
+
+def test_a_stop_that_made_a_library_stumble_is_a_stop(aes: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise UnboundLocalError("updated_state")
+
+    monkeypatch.setattr(app_module, "_record", fail)
+    assert aes("status") == Ended(130, "", "stopped: run the same command again to go on\n")
