@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,10 +18,20 @@ from optuna_aes.errors import InputError
 Run = Callable[..., Ended]
 
 
-def listing(folder: Path) -> dict[str, bytes | None]:
-    # SQLite's own side files come and go with its connections.
+def listing(folder: Path) -> dict[str, bytes | str | None]:
+    # SQLite's own side files come and go with its connections, and what they hold moves into the database when they go.
     files = (p for p in sorted(folder.rglob("*")) if not p.name.endswith(("-wal", "-shm")))
-    return {str(p): p.read_bytes() if p.is_file() else None for p in files}
+    return {str(p): content(p) for p in files}
+
+
+def content(path: Path) -> bytes | str | None:
+    if path.is_dir():
+        return None
+    with path.open("rb") as file:
+        if file.read(15) != b"SQLite format 3":
+            return path.read_bytes()
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        return "\n".join(database.iterdump())
 
 
 def assert_refused(ended: Ended, *texts: str) -> None:
@@ -154,14 +166,14 @@ def test_a_name_that_is_taken_by_other_settings(searched: Path, aes: Run) -> Non
 
 
 def test_a_name_that_is_taken_by_other_data(searched: Path, aes: Run) -> None:
-    database = (searched / "aes.db").read_bytes()
+    database = content(searched / "aes.db")
     (searched / "clicks.csv").write_text("\n".join(click_table(seed=1)) + "\n", encoding="utf-8")
 
     ended = aes("search", "clicks.csv", *SMALL)  # the new table is encoded first: its fingerprint is its content's
 
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert "study 'clicks' was made with other settings: the data (its fingerprint was" in ended.err
-    assert (searched / "aes.db").read_bytes() == database
+    assert content(searched / "aes.db") == database
 
 
 def test_a_name_that_is_taken_by_another_program(folder: Path, aes: Run) -> None:
