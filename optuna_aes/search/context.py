@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from optuna_aes.budget import MemoryBudget
-from optuna_aes.models.training import OnEpoch, Trainer, TrainState
+from optuna_aes.models.training import Epoch, OnEpoch, Trainer, TrainState
 from optuna_aes.search.progress import Listener
 from optuna_aes.search.settings import Plan
 from optuna_aes.search.studies import Studies
@@ -75,7 +76,7 @@ def resume(trainer: Trainer, checkpoints: Checkpoints) -> int:
 def saving(checkpoints: Checkpoints) -> OnEpoch:
     """A callback that writes a checkpoint at every epoch's end."""
 
-    def save(epoch, state):  # type: ignore[no-untyped-def]
+    def save(epoch: Epoch, state: Callable[[], TrainState]) -> None:
         now = state()
         checkpoints.save(now.tensors, now.meta, step=epoch.number)
 
