@@ -32,11 +32,18 @@ def prepare(options: SearchOptions) -> Wish:
     Raises:
         AesError: If something is wrong; nothing has been written then.
     """
+    encoding(options)
+    wish = wish_of(options)
+    refuse_early(wish)
+    return wish
+
+
+def wish_of(options: SearchOptions) -> Wish:
+    """What the options ask for, each checked on its own."""
     strategy = strategy_class(options.strategy)
     assert strategy is AdaSS, "the options of another strategy are to be added here"
     train = training(options)
-    encoding(options)
-    wish = Wish(
+    return Wish(
         name=options.name or "",
         storage=options.storage,
         strategy=adass(options),
@@ -63,13 +70,11 @@ def prepare(options: SearchOptions) -> Wish:
         seed=options.seed,
         artifacts=options.artifacts,
     )
-    refuse_early(wish)
-    return wish
 
 
-def create(wish: Wish, dataset: Dataset, listener: Progress) -> Search:
-    """The search, created or taken up."""
-    task = Task(
+def task_of(wish: Wish, dataset: Dataset) -> Task:
+    """The task that a wish makes of its data."""
+    return Task(
         dataset=dataset,
         model=wish.model,
         train=wish.train,
@@ -78,8 +83,12 @@ def create(wish: Wish, dataset: Dataset, listener: Progress) -> Search:
         device=wish.device,
         threads=wish.threads,
     )
+
+
+def create(wish: Wish, dataset: Dataset, listener: Progress) -> Search:
+    """The search, created or taken up."""
     return Search.create(
-        task,
+        task_of(wish, dataset),
         name=wish.name,
         storage=wish.storage,
         strategy=wish.strategy,
@@ -94,7 +103,7 @@ def create(wish: Wish, dataset: Dataset, listener: Progress) -> Search:
     )
 
 
-def open_data(options: SearchOptions, listener: Progress) -> Dataset:
+def open_data(options: SearchOptions, progress: Progress | None = None) -> Dataset:
     """The encoded table: from the cache, or encoded now."""
     assert options.data is not None
     return dataset_for(
@@ -102,7 +111,7 @@ def open_data(options: SearchOptions, listener: Progress) -> Dataset:
         cache_dir=Path(options.cache),
         format=options.format,
         options=encoding(options),
-        progress=listener.encode,
+        progress=None if progress is None else progress.encode,
     )
 
 
