@@ -81,7 +81,10 @@ def write(study: optuna.Study, settings: Mapping[str, Any], plan: Plan, data: Ma
     check_same(study.study_name, known, settings)
     if study.user_attrs.get(PLAN) != asdict(plan):
         study.set_user_attr(PLAN, asdict(plan))
-    if study.user_attrs.get(DATA) != dict(data):
+    at = study.user_attrs.get(DATA, {})
+    if data.get("folder") is None and at.get("folder") is not None:
+        data = {**data, "folder": at["folder"]}  # the same rows, given in memory this time: they still lie there
+    if at != dict(data):
         study.set_user_attr(DATA, dict(data))
 
 

@@ -70,6 +70,13 @@ def test_the_plan_and_the_place_of_the_data_may_change() -> None:
     assert data["folder"] == "elsewhere"
 
 
+def test_rows_in_memory_do_not_forget_where_the_encoded_table_lies() -> None:
+    study = optuna.create_study(study_name="s")
+    write(study, KNOWN, Plan(), {**HERE, "folder": "on disk"})
+    write(study, KNOWN, Plan(), HERE)
+    assert read(study)[2]["folder"] == "on disk"
+
+
 def test_other_settings_are_refused_and_leave_everything() -> None:
     study = study_of(KNOWN)
     with pytest.raises(StudyMismatchError, match="seed was 0 and is 1"):
