@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from optuna_aes.data.dataset import Schema
 from optuna_aes.errors import InputError
-from optuna_aes.models.backbones import backbone_class
+from optuna_aes.models.backbones.registry import backbone_class
 from optuna_aes.models.embedding import MixedEmbedding
 from optuna_aes.models.rows import RowTable
 
@@ -22,7 +22,7 @@ class ModelOptions:
     """What a model is made of, apart from its embedding sizes.
 
     Args:
-        backbone: ``"deepfm"`` or ``"mlp"``.
+        backbone: A name among :data:`optuna_aes.models.backbones.registry.BACKBONES`.
         hidden: Widths of the tower's hidden layers.
         batch_norm: Whether hidden layers are batch-normalised.
         dropout: Share of hidden units dropped in training.

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from optuna_aes.data.dataset import Schema, Split
 from optuna_aes.errors import InputError
-from optuna_aes.models.backbones import backbone_class
+from optuna_aes.models.backbones.registry import backbone_class
 from optuna_aes.models.delong import AUCParts
 from optuna_aes.models.embedding import first_order
 from optuna_aes.models.layout import FieldLayout

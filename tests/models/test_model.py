@@ -5,7 +5,7 @@ import torch
 from helpers import PLAIN, WITH_BAG, ids_of, tiny_split
 
 from optuna_aes.errors import InputError
-from optuna_aes.models.backbones import fm_interaction
+from optuna_aes.models.backbones.fm import fm_interaction
 from optuna_aes.models.model import CTRModel, ModelOptions, dense_parameters, row_tables, seeded
 
 SIZES = {"user": 4, "tags": 2, "item": 0, "shop": 1}
