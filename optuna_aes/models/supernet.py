@@ -287,11 +287,7 @@ class Supernet(nn.Module):
                 schema, candidates, with_linear=backbone.first_order, std=options.init_std
             )
             self.backbone = backbone(
-                [(self.embedding.fields, self.embedding.dim)],
-                hidden=options.hidden,
-                batch_norm=options.batch_norm,
-                dropout=options.dropout,
-                batch_statistics=True,
+                [(self.embedding.fields, self.embedding.dim)], **options.of_backbone, batch_statistics=True
             )
 
     def forward(self, ids: Tensor) -> Tensor:

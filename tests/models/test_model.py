@@ -70,6 +70,7 @@ def test_seeded_restores_the_generator_after_an_error() -> None:
         ({"hidden": (8, 0)}, "hidden="),
         ({"dropout": 1.0}, "dropout=1.0"),
         ({"dropout": -0.1}, "dropout=-0.1"),
+        ({"cross_layers": 0}, "cross_layers=0"),
         ({"init_std": 0.0}, "init_std=0.0"),
     ],
 )

@@ -122,8 +122,11 @@ def test_a_prefix_subnet_is_a_right_sized_model_with_the_first_columns(backbone:
                 source : source + field.cardinality
             ]
     weights = supernet.backbone.state_dict()
-    if "tower.hidden.0.weight" in weights:
-        weights["tower.hidden.0.weight"] = weights["tower.hidden.0.weight"][:, columns]
+    for name, weight in weights.items():
+        crossed = name.startswith("cross.layers")  # as wide at their outputs as at their inputs
+        kept = weight[columns] if crossed else weight
+        over_inputs = name in ("tower.hidden.0.weight", "cross.out.weight") or (crossed and weight.ndim == 2)
+        weights[name] = kept[:, columns] if over_inputs else kept
     model.backbone.load_state_dict(weights)
     ids = ids_of(tiny_split(WITH_BAG, rows=60))
     torch.testing.assert_close(supernet.logits(path[None], ids)[0], model(ids).detach(), rtol=1e-4, atol=1e-5)

@@ -21,6 +21,7 @@ class Backbone(nn.Module):
         hidden: Widths of the tower's hidden layers.
         batch_norm: Whether hidden layers are batch-normalised.
         dropout: Share of hidden units dropped in training.
+        cross_layers: Number of cross layers.
         batch_statistics: Whether batch norm always uses the statistics of the batch at hand, as the subnets of a
             supernet must, each of which has statistics of its own.
     """
@@ -34,6 +35,7 @@ class Backbone(nn.Module):
         hidden: Sequence[int],
         batch_norm: bool = False,
         dropout: float = 0.0,
+        cross_layers: int = 3,
         batch_statistics: bool = False,
     ) -> None:
         super().__init__()

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from optuna_aes.errors import InputError
 from optuna_aes.models.backbones.base import Backbone
+from optuna_aes.models.backbones.cross import DCNv2
 from optuna_aes.models.backbones.fm import FM, DeepFM, WideDeep
 from optuna_aes.models.backbones.tower import MLP
 
-BACKBONES: dict[str, type[Backbone]] = {"mlp": MLP, "fm": FM, "widedeep": WideDeep, "deepfm": DeepFM}
+BACKBONES: dict[str, type[Backbone]] = {
+    "mlp": MLP,
+    "fm": FM,
+    "widedeep": WideDeep,
+    "deepfm": DeepFM,
+    "dcnv2": DCNv2,
+}
 
 
 def backbone_class(name: str) -> type[Backbone]:
