@@ -97,6 +97,10 @@ class SharedEmbedding(nn.Module):
         """Which path each row of a batch is on, int64 of shape ``(rows,)``."""
         return torch.arange(rows, device=self.paths.device) * len(self.paths) // rows
 
+    def present(self, rows: int) -> Tensor:
+        """Which fields each row of a batch has under the chosen paths, bool of shape ``(rows, fields)``."""
+        return (self.candidate_sizes[self.paths] > 0)[self.piece_of(rows)]
+
     def _watch(self, output: Tensor) -> Tensor:
         if self.keep_gradient and output.requires_grad:
             output.retain_grad()
@@ -293,7 +297,8 @@ class Supernet(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """Logits of shape ``(batch,)`` under the chosen paths."""
         groups, linear = self.embedding(ids)
-        logits: Tensor = self.backbone(groups, linear)
+        present = self.embedding.present(len(ids)) if self.backbone.by_field else None
+        logits: Tensor = self.backbone(groups, linear, present=present)
         return logits
 
     @torch.no_grad()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from optuna_aes.models.backbones.attention import HEAD_WIDTH, HEADS, LAYERS
 from optuna_aes.models.backbones.base import Backbone
 from optuna_aes.models.backbones.cross import CrossLayers, DCNv2
 from optuna_aes.models.backbones.registry import BACKBONES
@@ -41,6 +42,23 @@ def pairs(fields: list[np.ndarray]) -> float:
     return total
 
 
+def attention(weights: dict[str, np.ndarray], fields: list[np.ndarray]) -> float:
+    xs = [np.concatenate([f, np.zeros(3 - len(f))]) for f in fields]
+    for i in range(LAYERS):
+        q, k, v, r = (weights[f"layers.{i}.{name}.weight"] for name in ("query", "key", "value", "residual"))
+        after = []
+        for x in xs:
+            heads = []
+            for h in range(HEADS):
+                part = slice(h * HEAD_WIDTH, (h + 1) * HEAD_WIDTH)
+                scores = np.array([(q[part] @ x) @ (k[part] @ y) for y in xs])
+                shares = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+                heads.append(sum(share * (v[part] @ y) for share, y in zip(shares, xs, strict=True)))
+            after.append(np.maximum(np.concatenate(heads) + r @ x, 0.0))
+        xs = after
+    return float(weights["out.weight"][0] @ np.concatenate(xs) + weights["out.bias"][0])
+
+
 def by_hand(name: str, weights: dict[str, np.ndarray], fields: list[np.ndarray], linear: float, layers: int) -> float:
     row = np.concatenate(fields)
     parts = {
@@ -49,6 +67,7 @@ def by_hand(name: str, weights: dict[str, np.ndarray], fields: list[np.ndarray],
         "widedeep": lambda: linear + tower(weights, row),
         "deepfm": lambda: linear + pairs(fields) + tower(weights, row),
         "dcnv2": lambda: cross(weights, row, layers) + tower(weights, row),
+        "autoint": lambda: attention(weights, fields),
     }
     return parts[name]()
 

@@ -27,6 +27,7 @@ class Backbone(nn.Module):
     """
 
     first_order: ClassVar[bool] = False
+    by_field: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -40,13 +41,21 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
 
-    def forward(self, groups: Sequence[Tensor], linear: Tensor | None, columns: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        groups: Sequence[Tensor],
+        linear: Tensor | None,
+        columns: Tensor | None = None,
+        present: Tensor | None = None,
+    ) -> Tensor:
         """Logits of a batch.
 
         Args:
             groups: Field embeddings, each of shape ``(batch, fields, width)``.
             linear: Sum of first-order weights, shape ``(batch,)``, for backbones that use it.
             columns: When the groups are a subnet's, the columns of the full-width input that they fill, int64.
+            present: When a whole-width input has dropped fields among it, which rows have which fields: bool of shape
+                ``(batch, fields)``. Only backbones ``by_field`` are told: to the others zeros are the same.
 
         Returns:
             Shape ``(batch,)``.

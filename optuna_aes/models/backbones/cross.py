@@ -57,7 +57,13 @@ class DCNv2(TowerBackbone):
         super().__init__(widths, cross_layers=cross_layers, **options)
         self.cross = CrossLayers(total_width(widths), cross_layers)
 
-    def forward(self, groups: Sequence[Tensor], linear: Tensor | None, columns: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        groups: Sequence[Tensor],
+        linear: Tensor | None,
+        columns: Tensor | None = None,
+        present: Tensor | None = None,
+    ) -> Tensor:
         """See :meth:`Backbone.forward`."""
         x = flatten(groups)
         logits: Tensor = self.cross(x, columns) + self.tower(x, columns)

@@ -42,7 +42,13 @@ class FM(Backbone):
         super().__init__(widths, **options)
         self.bias = nn.Parameter(torch.zeros(()))
 
-    def forward(self, groups: Sequence[Tensor], linear: Tensor | None, columns: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        groups: Sequence[Tensor],
+        linear: Tensor | None,
+        columns: Tensor | None = None,
+        present: Tensor | None = None,
+    ) -> Tensor:
         """See :meth:`Backbone.forward`."""
         assert linear is not None
         return self.bias + linear + fm_interaction(groups)
@@ -56,7 +62,13 @@ class WideDeep(TowerBackbone):
 
     first_order = True
 
-    def forward(self, groups: Sequence[Tensor], linear: Tensor | None, columns: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        groups: Sequence[Tensor],
+        linear: Tensor | None,
+        columns: Tensor | None = None,
+        present: Tensor | None = None,
+    ) -> Tensor:
         """See :meth:`Backbone.forward`."""
         assert linear is not None
         logits: Tensor = linear + self.tower(flatten(groups), columns)
@@ -68,7 +80,13 @@ class DeepFM(TowerBackbone):
 
     first_order = True
 
-    def forward(self, groups: Sequence[Tensor], linear: Tensor | None, columns: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        groups: Sequence[Tensor],
+        linear: Tensor | None,
+        columns: Tensor | None = None,
+        present: Tensor | None = None,
+    ) -> Tensor:
         """See :meth:`Backbone.forward`."""
         assert linear is not None
         logits: Tensor = linear + fm_interaction(groups) + self.tower(flatten(groups), columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from optuna_aes.errors import InputError
+from optuna_aes.models.backbones.attention import AutoInt
 from optuna_aes.models.backbones.base import Backbone
 from optuna_aes.models.backbones.cross import DCNv2
 from optuna_aes.models.backbones.fm import FM, DeepFM, WideDeep
@@ -14,6 +15,7 @@ BACKBONES: dict[str, type[Backbone]] = {
     "widedeep": WideDeep,
     "deepfm": DeepFM,
     "dcnv2": DCNv2,
+    "autoint": AutoInt,
 }
 
 

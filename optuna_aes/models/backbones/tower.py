@@ -91,7 +91,13 @@ class TowerBackbone(Backbone):
 class MLP(TowerBackbone):
     """A multilayer perceptron over the concatenated embeddings."""
 
-    def forward(self, groups: Sequence[Tensor], linear: Tensor | None, columns: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        groups: Sequence[Tensor],
+        linear: Tensor | None,
+        columns: Tensor | None = None,
+        present: Tensor | None = None,
+    ) -> Tensor:
         """See :meth:`Backbone.forward`."""
         logits: Tensor = self.tower(flatten(groups), columns)
         return logits
