@@ -70,7 +70,7 @@ class SearchOptions:
     cache: Annotated[str, _data(metavar="FOLDER", help="Where encoded tables are kept.")] = ".optuna_aes/datasets"
 
     # Model
-    backbone: Annotated[str, _model(help="mlp, fm, widedeep, deepfm, dcnv2 or autoint.")] = "deepfm"
+    backbone: Annotated[str, _model(help="mlp, fm, widedeep, deepfm, dcnv2, autoint or neumf (two fields).")] = "deepfm"
     dim: Annotated[int | None, _model(help="Full embedding size D. (default: 16, or the largest of --sizes)")] = None
     sizes: Annotated[
         Ints | None,

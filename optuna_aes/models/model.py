@@ -75,6 +75,7 @@ class CTRModel(nn.Module):
     ) -> None:
         super().__init__()
         backbone = backbone_class(options.backbone)
+        backbone.check_fields(len(schema.fields))
         with seeded(seed):
             self.embedding = MixedEmbedding(
                 schema,

@@ -286,6 +286,7 @@ class Supernet(nn.Module):
         if sharing not in _SHARINGS:
             raise InputError(f"sharing={sharing!r} is not known: give one of {', '.join(_SHARINGS)}")
         backbone = backbone_class(options.backbone)
+        backbone.check_fields(len(schema.fields))
         with seeded(seed):
             self.embedding = _SHARINGS[sharing](
                 schema, candidates, with_linear=backbone.first_order, std=options.init_std

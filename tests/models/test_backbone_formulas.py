@@ -15,6 +15,10 @@ WIDTHS = [(2, 3), (3, 1), (1, 2)]
 ROWS, HIDDEN = 5, (4, 3)
 
 
+def widths_of(name: str) -> list[tuple[int, int]]:
+    return [(1, 3), (1, 2)] if name == "neumf" else WIDTHS
+
+
 def tower(weights: dict[str, np.ndarray], row: np.ndarray) -> float:
     for i in range(len(HIDDEN)):
         weight, bias = weights[f"tower.hidden.{i}.weight"], weights[f"tower.hidden.{i}.bias"]
@@ -59,6 +63,11 @@ def attention(weights: dict[str, np.ndarray], fields: list[np.ndarray]) -> float
     return float(weights["out.weight"][0] @ np.concatenate(xs) + weights["out.bias"][0])
 
 
+def products(weights: dict[str, np.ndarray], fields: list[np.ndarray]) -> float:
+    weight = weights["product.weight"][0]
+    return sum(float(weight[c] * fields[0][c] * fields[1][c]) for c in range(len(weight)))
+
+
 def by_hand(name: str, weights: dict[str, np.ndarray], fields: list[np.ndarray], linear: float, layers: int) -> float:
     row = np.concatenate(fields)
     parts = {
@@ -67,13 +76,14 @@ def by_hand(name: str, weights: dict[str, np.ndarray], fields: list[np.ndarray],
         "widedeep": lambda: linear + tower(weights, row),
         "deepfm": lambda: linear + pairs(fields) + tower(weights, row),
         "dcnv2": lambda: cross(weights, row, layers) + tower(weights, row),
+        "neumf": lambda: products(weights, fields) + tower(weights, row),
         "autoint": lambda: attention(weights, fields),
     }
     return parts[name]()
 
 
 def made(name: str, **options: int) -> tuple[Backbone, dict[str, np.ndarray]]:
-    backbone = BACKBONES[name](WIDTHS, hidden=HIDDEN, **options).double()
+    backbone = BACKBONES[name](widths_of(name), hidden=HIDDEN, **options).double()
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in backbone.parameters():
@@ -86,7 +96,7 @@ def made(name: str, **options: int) -> tuple[Backbone, dict[str, np.ndarray]]:
 def test_the_formula(name: str, layers: int) -> None:
     backbone, weights = made(name, cross_layers=layers)
     rng = np.random.default_rng(1)
-    groups = [rng.normal(size=(ROWS, fields, width)) for fields, width in WIDTHS]
+    groups = [rng.normal(size=(ROWS, fields, width)) for fields, width in widths_of(name)]
     linear = rng.normal(size=ROWS)
     rows = [[group[r, f] for group in groups for f in range(group.shape[1])] for r in range(ROWS)]
     expected = [by_hand(name, weights, fields, w, layers) for fields, w in zip(rows, linear, strict=True)]

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from helpers import PLAIN, WITH_BAG, ids_of, tiny_split
+from helpers import PLAIN, WITH_BAG, fields_for, ids_of, tiny_split
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
@@ -53,6 +53,7 @@ def plain(supernet: Supernet, path: np.ndarray, ids: Tensor, *, gradients: bool 
 def test_group_scoring_equals_a_plain_forward_pass(
     sharing: str, backbone: str, batch_norm: bool, schema: Schema
 ) -> None:
+    schema = fields_for(backbone, schema)
     supernet = make(sharing, schema, backbone=backbone, batch_norm=batch_norm, dropout=0.5)
     ids = ids_of(tiny_split(schema, rows=90))
     paths = PATHS[:, : len(schema.fields)]
@@ -101,22 +102,23 @@ def test_scoring_leaves_mode_and_weights_as_they_were(training: bool) -> None:
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_prefix_subnet_is_a_right_sized_model_with_the_first_columns(backbone: str) -> None:
     """The claim that makes inherited weights mean something: cut out the subnet, and nothing changes."""
-    supernet = make("prefix", backbone=backbone)
-    path = np.array([1, 3, 0, 3])
-    names = [f.name for f in WITH_BAG.fields]
+    schema = fields_for(backbone, WITH_BAG)
+    supernet = make("prefix", schema, backbone=backbone)
+    path = np.array([1, 3, 0, 3])[: len(schema.fields)]
+    names = [f.name for f in schema.fields]
     sizes = {name: CANDIDATES[k] for name, k in zip(names, path, strict=True)}
-    model = CTRModel(WITH_BAG, sizes, dim=4, options=ModelOptions(backbone=backbone, hidden=(16, 8)))
+    model = CTRModel(schema, sizes, dim=4, options=ModelOptions(backbone=backbone, hidden=(16, 8)))
     inside, outside = supernet.embedding, model.embedding
     assert isinstance(inside, PrefixEmbedding)
     columns = []
     for (size, fields), start in zip(outside.groups, outside.starts, strict=True):
         for f in fields:
-            rows = WITH_BAG.fields[f].cardinality
+            rows = schema.fields[f].cardinality
             to, source = outside.layout.oov_rows[f] - start, inside.layout.oov_rows[f]
             outside.tables[str(size)].weight[to : to + rows] = inside.table.weight[source : source + rows, :size]
             columns += [f * 4 + c for c in range(size)]
     if outside.linear is not None:
-        for f, field in enumerate(WITH_BAG.fields):
+        for f, field in enumerate(schema.fields):
             to, source = outside.layout.oov_rows[f], inside.layout.oov_rows[f]
             outside.linear.weight[to : to + field.cardinality] = inside.linear.weight[
                 source : source + field.cardinality
@@ -127,11 +129,13 @@ def test_a_prefix_subnet_is_a_right_sized_model_with_the_first_columns(backbone:
         kept = weight[columns] if crossed else weight
         over_inputs = name in ("tower.hidden.0.weight", "cross.out.weight") or (crossed and weight.ndim == 2)
         weights[name] = kept[:, columns] if over_inputs else kept
+    if backbone == "neumf":
+        weights["product.weight"] = weights["product.weight"][:, : min(sizes.values())]
     if backbone == "autoint":
-        by_field = weights["out.weight"].view(len(WITH_BAG.fields), -1)
+        by_field = weights["out.weight"].view(len(schema.fields), -1)
         weights["out.weight"] = by_field[[f for _, fields in outside.groups for f in fields]].view(1, -1)
     model.backbone.load_state_dict(weights)
-    ids = ids_of(tiny_split(WITH_BAG, rows=60))
+    ids = ids_of(tiny_split(schema, rows=60))
     torch.testing.assert_close(supernet.logits(path[None], ids)[0], model(ids).detach(), rtol=1e-4, atol=1e-5)
 
 
@@ -250,9 +254,10 @@ def test_what_cannot_be_trained_is_refused() -> None:
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("sharing", ["prefix", "separate"])
 def test_a_path_without_fields_has_a_gradient(sharing: str, backbone: str) -> None:
-    supernet = make(sharing, backbone=backbone).train()
-    supernet.embedding.set_paths(PATHS[3:4])
-    F.softplus(supernet(ids_of(tiny_split(WITH_BAG, rows=20)))).sum().backward()
+    schema = fields_for(backbone, WITH_BAG)
+    supernet = make(sharing, schema, backbone=backbone).train()
+    supernet.embedding.set_paths(PATHS[3:4, : len(schema.fields)])
+    F.softplus(supernet(ids_of(tiny_split(schema, rows=20)))).sum().backward()
     (bias,) = (p for n, p in supernet.backbone.named_parameters() if n in ("bias", "out.bias", "tower.out.bias"))
     assert bias.grad.item() > 0
     assert all(p.grad is None or p.grad.isfinite().all() for p in supernet.backbone.parameters())

@@ -12,7 +12,7 @@ import numpy as np
 import optuna
 import pytest
 import torch
-from helpers import WITH_BAG, tiny_dataset
+from helpers import WITH_BAG, fields_for, tiny_dataset
 from optuna.trial import TrialState
 from tiny_search import FIELDS, STRATEGY, TRAIN, Heard, tiny_data, tiny_search, tiny_task
 
@@ -541,7 +541,7 @@ def test_a_field_of_one_row(sqlite: str) -> None:
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("align", ["pad", "linear"])
 def test_bags_backbones_and_alignment(sqlite: str, backbone: str, align: str, tmp_path: Path) -> None:
-    dataset = tiny_dataset(WITH_BAG)
+    dataset = tiny_dataset(fields_for(backbone, WITH_BAG))
     model = ModelOptions(backbone=backbone, hidden=(8,), align=align)
     result = run(dataset, sqlite, model=model, trials=4, retrain=1)
     best = result.best

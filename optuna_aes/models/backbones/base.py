@@ -41,6 +41,17 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
 
+    @classmethod
+    def check_fields(cls, count: int) -> None:
+        """Refuses data that the backbone is not made for.
+
+        Args:
+            count: Fields of the data, dropped ones included.
+
+        Raises:
+            InputError: If it is not made for so many.
+        """
+
     def forward(
         self,
         groups: Sequence[Tensor],

@@ -7,6 +7,7 @@ from optuna_aes.models.backbones.attention import AutoInt
 from optuna_aes.models.backbones.base import Backbone
 from optuna_aes.models.backbones.cross import DCNv2
 from optuna_aes.models.backbones.fm import FM, DeepFM, WideDeep
+from optuna_aes.models.backbones.neumf import NeuMF
 from optuna_aes.models.backbones.tower import MLP
 
 BACKBONES: dict[str, type[Backbone]] = {
@@ -16,6 +17,7 @@ BACKBONES: dict[str, type[Backbone]] = {
     "deepfm": DeepFM,
     "dcnv2": DCNv2,
     "autoint": AutoInt,
+    "neumf": NeuMF,
 }
 
 
