@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,6 +24,11 @@ WITH_BAG = Schema(
         FieldSpec("shop", "multi", 7, width=2),
     )
 )
+
+
+def fields_for(backbone: str, schema: Schema) -> Schema:
+    """As many of the fields as the backbone takes."""
+    return replace(schema, fields=schema.fields[:2]) if backbone == "neumf" else schema
 
 
 def random_ids(schema: Schema, rows: int, *, seed: int = 0) -> np.ndarray:

@@ -70,7 +70,7 @@ class SearchOptions:
     cache: Annotated[str, _data(metavar="FOLDER", help="Where encoded tables are kept.")] = ".optuna_aes/datasets"
 
     # Model
-    backbone: Annotated[str, _model(help="deepfm or mlp.")] = "deepfm"
+    backbone: Annotated[str, _model(help="mlp, fm, widedeep, deepfm, dcnv2, autoint or neumf (two fields).")] = "deepfm"
     dim: Annotated[int | None, _model(help="Full embedding size D. (default: 16, or the largest of --sizes)")] = None
     sizes: Annotated[
         Ints | None,
@@ -79,6 +79,7 @@ class SearchOptions:
     hidden: Annotated[Ints, _model(help="Widths of the hidden layers.", show_default="128,64", **_INTS)] = _HIDDEN
     batch_norm: Annotated[bool, _model("--batch-norm/--no-batch-norm", help="Batch norm in the hidden layers.")] = False
     dropout: Annotated[float, _model(help="Share of hidden units dropped in training.")] = 0.0
+    cross_layers: Annotated[int, _model(help="Number of cross layers of dcnv2.")] = 3
     align: Annotated[str, _model(help="How sizes meet: pad (zeros) or linear (a map to D).")] = "pad"
     init_std: Annotated[float, _model(help="Spread of the embeddings' initial values.")] = 0.01
 

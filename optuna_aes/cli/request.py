@@ -59,6 +59,7 @@ def wish_of(options: SearchOptions) -> Wish:
             hidden=tuple(options.hidden),
             batch_norm=options.batch_norm,
             dropout=options.dropout,
+            cross_layers=options.cross_layers,
             align=options.align,
             init_std=options.init_std,
         ),

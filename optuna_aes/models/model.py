@@ -6,13 +6,14 @@ import contextlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from optuna_aes.data.dataset import Schema
 from optuna_aes.errors import InputError
-from optuna_aes.models.backbones import backbone_class
+from optuna_aes.models.backbones.registry import backbone_class
 from optuna_aes.models.embedding import MixedEmbedding
 from optuna_aes.models.rows import RowTable
 
@@ -22,10 +23,11 @@ class ModelOptions:
     """What a model is made of, apart from its embedding sizes.
 
     Args:
-        backbone: ``"deepfm"`` or ``"mlp"``.
+        backbone: A name among :data:`optuna_aes.models.backbones.registry.BACKBONES`.
         hidden: Widths of the tower's hidden layers.
         batch_norm: Whether hidden layers are batch-normalised.
         dropout: Share of hidden units dropped in training.
+        cross_layers: Number of cross layers, for backbones that have them.
         align: How fields of different sizes meet: ``"pad"`` or ``"linear"`` (see :class:`MixedEmbedding`).
         init_std: Standard deviation of the tables' initial values.
     """
@@ -34,6 +36,7 @@ class ModelOptions:
     hidden: tuple[int, ...] = (128, 64)
     batch_norm: bool = False
     dropout: float = 0.0
+    cross_layers: int = 3
     align: str = "pad"
     init_std: float = 0.01
 
@@ -45,8 +48,15 @@ class ModelOptions:
             raise InputError(f"hidden={self.hidden} must be one or more widths of at least 1")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout={self.dropout} is out of range: give a share in [0, 1)")
+        if self.cross_layers < 1:
+            raise InputError(f"cross_layers={self.cross_layers} is out of range: give at least 1")
         if not 0 < self.init_std < math.inf:
             raise InputError(f"init_std={self.init_std} must be above 0: tables of zeros cannot learn interactions")
+
+    @property
+    def of_backbone(self) -> dict[str, Any]:
+        """What a backbone is made with, besides its widths."""
+        return {name: getattr(self, name) for name in ("hidden", "batch_norm", "dropout", "cross_layers")}
 
 
 class CTRModel(nn.Module):
@@ -65,6 +75,7 @@ class CTRModel(nn.Module):
     ) -> None:
         super().__init__()
         backbone = backbone_class(options.backbone)
+        backbone.check_fields(len(schema.fields))
         with seeded(seed):
             self.embedding = MixedEmbedding(
                 schema,
@@ -74,9 +85,7 @@ class CTRModel(nn.Module):
                 first_order=backbone.first_order,
                 std=options.init_std,
             )
-            self.backbone = backbone(
-                self.embedding.widths, hidden=options.hidden, batch_norm=options.batch_norm, dropout=options.dropout
-            )
+            self.backbone = backbone(self.embedding.widths, **options.of_backbone)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Logits of shape ``(batch,)`` for int32 ids of shape ``(batch, columns)``."""

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from optuna_aes.data.dataset import Schema, Split
 from optuna_aes.errors import InputError
-from optuna_aes.models.backbones import backbone_class
+from optuna_aes.models.backbones.registry import backbone_class
 from optuna_aes.models.delong import AUCParts
 from optuna_aes.models.embedding import first_order
 from optuna_aes.models.layout import FieldLayout
@@ -96,6 +96,10 @@ class SharedEmbedding(nn.Module):
     def piece_of(self, rows: int) -> Tensor:
         """Which path each row of a batch is on, int64 of shape ``(rows,)``."""
         return torch.arange(rows, device=self.paths.device) * len(self.paths) // rows
+
+    def present(self, rows: int) -> Tensor:
+        """Which fields each row of a batch has under the chosen paths, bool of shape ``(rows, fields)``."""
+        return (self.candidate_sizes[self.paths] > 0)[self.piece_of(rows)]
 
     def _watch(self, output: Tensor) -> Tensor:
         if self.keep_gradient and output.requires_grad:
@@ -282,22 +286,20 @@ class Supernet(nn.Module):
         if sharing not in _SHARINGS:
             raise InputError(f"sharing={sharing!r} is not known: give one of {', '.join(_SHARINGS)}")
         backbone = backbone_class(options.backbone)
+        backbone.check_fields(len(schema.fields))
         with seeded(seed):
             self.embedding = _SHARINGS[sharing](
                 schema, candidates, with_linear=backbone.first_order, std=options.init_std
             )
             self.backbone = backbone(
-                [(self.embedding.fields, self.embedding.dim)],
-                hidden=options.hidden,
-                batch_norm=options.batch_norm,
-                dropout=options.dropout,
-                batch_statistics=True,
+                [(self.embedding.fields, self.embedding.dim)], **options.of_backbone, batch_statistics=True
             )
 
     def forward(self, ids: Tensor) -> Tensor:
         """Logits of shape ``(batch,)`` under the chosen paths."""
         groups, linear = self.embedding(ids)
-        logits: Tensor = self.backbone(groups, linear)
+        present = self.embedding.present(len(ids)) if self.backbone.by_field else None
+        logits: Tensor = self.backbone(groups, linear, present=present)
         return logits
 
     @torch.no_grad()

@@ -21,6 +21,10 @@ DATA = "aes:data"
 
 FORMAT = 1
 
+# Options that came later, with what a study from before was made with: their defaults, as reviving it gives. Written out, as
+# the models' own would load torch for a look at a study.
+_LATER = {"model.cross_layers": 3}
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -174,6 +178,7 @@ def _revived(hint: Any, value: Any) -> Any:
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in [*old, *(k for k in new if k not in old)]:
-            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+            inner = f"{path}.{key}" if path else str(key)
+            yield from _differences(old.get(key, _LATER.get(inner)), new.get(key), inner)
     elif old != new:
         yield path, old, new

@@ -8,6 +8,7 @@ import torch
 
 from optuna_aes.data.dataset import Dataset
 from optuna_aes.errors import InputError
+from optuna_aes.models.backbones.registry import backbone_class
 from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.training import TrainOptions
 from optuna_aes.search.settings import reference_sizes
@@ -41,6 +42,7 @@ class Task:
 
     def __post_init__(self) -> None:
         check_place(self.device, self.threads)
+        backbone_class(self.model.backbone).check_fields(len(self.dataset.schema.fields))
 
     @property
     def fit_options(self) -> TrainOptions:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from optuna_aes.cli.options import SearchOptions, option_types
 from optuna_aes.cli.recipe import merged, read_recipe
 from optuna_aes.data import EncodeOptions
 from optuna_aes.errors import InputError
+from optuna_aes.models.backbones.registry import BACKBONES
 from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.training import TrainOptions
 from optuna_aes.search.settings import Plan
@@ -42,6 +45,13 @@ def test_the_defaults_are_the_librarys() -> None:
     for of_library in (Plan(), ModelOptions()):
         for field in dataclasses.fields(of_library):
             assert getattr(options, field.name) == getattr(of_library, field.name), field.name
+
+
+def test_the_help_names_every_backbone() -> None:
+    """It cannot read them itself: they come with torch."""
+    hint = typing.get_type_hints(SearchOptions, include_extras=True)["backbone"]
+    names = hint.__metadata__[0].help.removesuffix(" (two fields).")
+    assert re.split(r", | or ", names) == list(BACKBONES)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from optuna_aes.errors import InputError
-from optuna_aes.models.backbones import MLP, DeepFM, Tower, backbone_class, flatten, fm_interaction
+from optuna_aes.models.backbones.base import flatten
+from optuna_aes.models.backbones.fm import FM, DeepFM, WideDeep, fm_interaction
+from optuna_aes.models.backbones.registry import BACKBONES, backbone_class
+from optuna_aes.models.backbones.tower import MLP, Tower
 
 
 def test_fm_interaction_is_the_double_loop_over_pairs_padded_with_zeros() -> None:
@@ -54,6 +57,12 @@ def test_deepfm_on_a_case_worked_out_by_hand() -> None:
     mlp = MLP([(2, 2), (1, 1)], hidden=[2])
     mlp.load_state_dict(model.state_dict())
     assert mlp(groups, None).tolist() == [11.25]
+    wide_deep = WideDeep([(2, 2), (1, 1)], hidden=[2])
+    wide_deep.load_state_dict(model.state_dict())
+    assert wide_deep(groups, torch.tensor([0.125])).tolist() == [0.125 + 11.25]
+    fm = FM([(2, 2), (1, 1)], hidden=[2])
+    fm.bias.data.fill_(0.5)
+    assert fm(groups, torch.tensor([0.125])).tolist() == [0.5 + 0.125 + 17.0]
 
 
 @pytest.mark.parametrize("hidden", [(), (7,), (7, 3)])
@@ -98,5 +107,5 @@ def test_no_inputs_make_a_constant_without_a_warning(batch_norm: bool) -> None:
 
 def test_a_backbone_that_is_not_known_is_refused() -> None:
     assert backbone_class("mlp") is MLP
-    with pytest.raises(InputError, match="backbone='dcn' is not known: give one of mlp, deepfm"):
+    with pytest.raises(InputError, match=f"backbone='dcn' is not known: give one of {', '.join(BACKBONES)}"):
         backbone_class("dcn")

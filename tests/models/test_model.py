@@ -5,7 +5,7 @@ import torch
 from helpers import PLAIN, WITH_BAG, ids_of, tiny_split
 
 from optuna_aes.errors import InputError
-from optuna_aes.models.backbones import fm_interaction
+from optuna_aes.models.backbones.fm import fm_interaction
 from optuna_aes.models.model import CTRModel, ModelOptions, dense_parameters, row_tables, seeded
 
 SIZES = {"user": 4, "tags": 2, "item": 0, "shop": 1}
@@ -70,6 +70,7 @@ def test_seeded_restores_the_generator_after_an_error() -> None:
         ({"hidden": (8, 0)}, "hidden="),
         ({"dropout": 1.0}, "dropout=1.0"),
         ({"dropout": -0.1}, "dropout=-0.1"),
+        ({"cross_layers": 0}, "cross_layers=0"),
         ({"init_std": 0.0}, "init_std=0.0"),
     ],
 )

@@ -12,13 +12,14 @@ import numpy as np
 import optuna
 import pytest
 import torch
-from helpers import WITH_BAG, tiny_dataset
+from helpers import WITH_BAG, fields_for, tiny_dataset
 from optuna.trial import TrialState
 from tiny_search import FIELDS, STRATEGY, TRAIN, Heard, tiny_data, tiny_search, tiny_task
 
 from optuna_aes import Dataset, MemoryBudget, ModelOptions, Search, load_model
 from optuna_aes.data.synthetic import PlantedField, planted
 from optuna_aes.errors import DataError, InputError, StorageError, StudyMismatchError
+from optuna_aes.models.backbones.registry import BACKBONES
 from optuna_aes.models.training import auc, predict
 from optuna_aes.search import retrain as retrain_module
 from optuna_aes.search.results import Result
@@ -437,6 +438,19 @@ def test_data_that_was_moved_is_missed(sqlite: str, data: Dataset, tmp_path: Pat
     assert Search.load("tiny", sqlite, dataset=Dataset.open(tmp_path / "moved")).status()["study"] == "tiny"
 
 
+def test_a_search_from_before_an_option_goes_on(sqlite: str, data: Dataset, unbroken: dict[str, Trials]) -> None:
+    begun = tiny_search(sqlite, data, listener=Heard(("epoch", 1)))
+    with pytest.raises(KeyboardInterrupt):
+        begun.run()
+    settings = begun.context.studies.search.user_attrs["aes:settings"]
+    del settings["model"]["cross_layers"]
+    begun.context.studies.search.set_user_attr("aes:settings", settings)
+    assert Search.load("tiny", sqlite, dataset=data).context.task.model == begun.context.task.model
+    search = tiny_search(sqlite, data)
+    search.run()
+    assert finished(search) == unbroken
+
+
 # Places
 
 
@@ -524,10 +538,10 @@ def test_a_field_of_one_row(sqlite: str) -> None:
     assert all("one" in p.sizes for p in result.points)
 
 
-@pytest.mark.parametrize("backbone", ["deepfm", "mlp"])
+@pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("align", ["pad", "linear"])
 def test_bags_backbones_and_alignment(sqlite: str, backbone: str, align: str, tmp_path: Path) -> None:
-    dataset = tiny_dataset(WITH_BAG)
+    dataset = tiny_dataset(fields_for(backbone, WITH_BAG))
     model = ModelOptions(backbone=backbone, hidden=(8,), align=align)
     result = run(dataset, sqlite, model=model, trials=4, retrain=1)
     best = result.best

@@ -121,6 +121,14 @@ def test_a_difference_is_told_by_its_path() -> None:
     assert "model.new was None and is 1" in differences(model={"hidden": [8, 4], "new": 1})
 
 
+def test_a_study_from_before_an_option_was_made_with_its_default() -> None:
+    before = {**KNOWN, "model": {k: v for k, v in jsonable(ModelOptions()).items() if k != "cross_layers"}}
+    assert revive(ModelOptions, before["model"]) == ModelOptions()
+    check_same("s", before, {**KNOWN, "model": ModelOptions()})
+    with pytest.raises(StudyMismatchError, match=r"model\.cross_layers was 3 and is 2"):
+        check_same("s", before, {**KNOWN, "model": ModelOptions(cross_layers=2)})
+
+
 def test_one_option_that_changes_model_and_supernet_is_told_once() -> None:
     text = differences(train={"lr": 0.2}, fit={"lr": 0.2})
     assert "train.lr was 0.1 and is 0.2" in text

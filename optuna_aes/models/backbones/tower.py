@@ -1,0 +1,103 @@
+"""The deep tower, and the backbone that is nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from optuna_aes.models.backbones.base import Backbone, apply_linear, flatten, quiet_linear, total_width
+
+
+def dropout(x: Tensor, share: float) -> Tensor:
+    """Dropout whose masks cost a third of torch's on the CPU, where drawing them is a fifth of a CTR model's step.
+
+    Eight bytes of a random integer decide on eight units, so there the share is rounded to a multiple of 1/256; what is
+    kept is scaled by the rounded share, and the mean stays as it is.
+
+    Args:
+        x: Activations of any shape.
+        share: Share of them to drop.
+    """
+    level = round(share * 256)
+    if x.device.type != "cpu" or not 0 < level < 256:
+        return F.dropout(x, share)
+    words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
+    keep = words.view(torch.uint8)[: x.numel()].view(x.shape) >= level
+    return x * keep.to(x.dtype).mul_(256 / (256 - level))
+
+
+class Tower(nn.Module):
+    """Fully connected layers: linear, optional batch norm, ReLU, optional dropout; then one logit.
+
+    Args:
+        width: Input width; 0 is allowed and gives a constant.
+        hidden: Widths of the hidden layers.
+        batch_norm: Whether each hidden layer is normalised before its ReLU.
+        dropout: Share of hidden units dropped in training.
+        batch_statistics: Whether batch norm always uses the statistics of the batch at hand, as the subnets of a
+            supernet must, each of which has statistics of its own.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        hidden: Sequence[int],
+        *,
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+        batch_statistics: bool = False,
+    ) -> None:
+        super().__init__()
+        if not width:  # nothing to learn from: hidden layers would only make a constant the long way round
+            hidden = ()
+        widths = [width, *hidden]
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        norms = (nn.BatchNorm1d(units, track_running_stats=not batch_statistics) for units in hidden)
+        self.norms = nn.ModuleList(norms if batch_norm else ())
+        self.dropout = dropout
+        self.out = quiet_linear(widths[-1], 1)
+
+    def forward(self, x: Tensor, columns: Tensor | None = None) -> Tensor:
+        """Logits of shape ``(batch,)``.
+
+        Args:
+            x: Inputs of shape ``(batch, width)``.
+            columns: If given, ``x`` holds only these columns of the full-width input, and only they are multiplied.
+        """
+        for i, layer in enumerate(self.hidden):
+            x = apply_linear(layer, x, columns if i == 0 else None)
+            if self.norms:
+                x = self.norms[i](x)
+            x = F.relu(x)
+            if self.dropout and self.training:
+                x = dropout(x, self.dropout)
+        return apply_linear(self.out, x, None if len(self.hidden) else columns).squeeze(1)
+
+
+class TowerBackbone(Backbone):
+    """A backbone that has a tower over the concatenated embeddings. Arguments as for :class:`Backbone`."""
+
+    def __init__(self, widths: Sequence[tuple[int, int]], **options: Any) -> None:
+        super().__init__(widths, **options)
+        names = ("hidden", "batch_norm", "dropout", "batch_statistics")
+        self.tower = Tower(total_width(widths), **{name: options[name] for name in names if name in options})
+
+
+class MLP(TowerBackbone):
+    """A multilayer perceptron over the concatenated embeddings."""
+
+    def forward(
+        self,
+        groups: Sequence[Tensor],
+        linear: Tensor | None,
+        columns: Tensor | None = None,
+        present: Tensor | None = None,
+    ) -> Tensor:
+        """See :meth:`Backbone.forward`."""
+        logits: Tensor = self.tower(flatten(groups), columns)
+        return logits
