@@ -43,7 +43,9 @@ def stoppable() -> Iterator[None]:
 
 def _interrupt() -> None:
     if hasattr(signal, "pthread_kill"):  # also wakes a thread that sleeps or waits
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        # A shell starts what it puts in the background with SIGINT ignored.
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM if ignored else signal.SIGINT)
     else:
         _thread.interrupt_main()
 
