@@ -35,6 +35,9 @@ class Fixed:
     def probabilities(self, level: int) -> Floats:
         return self.table
 
+    def moves(self, level: int, rng: np.random.Generator) -> Ints:
+        return np.zeros((0, len(self.table)), dtype=np.int64)
+
 
 def uniform(problem: Problem) -> Fixed:
     blocks, candidates = problem.params.shape

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from optuna_aes.strategies.adass.neighbours import Elites
 from optuna_aes.strategies.adass.policy import Floats, Ints, PolicyOptions, Problem, softmax
 
 _RIDGES = np.logspace(-4, 3, 22)
@@ -34,6 +35,8 @@ class CriticPolicy:
     BANDWIDTH = 1.0
     # Part of the budget is left free in expectation, so that most draws fit.
     FILL = 0.92
+    # Share of the horizon after which groups also look next to the best scored choices.
+    LOCAL = 0.5
 
     def __init__(self, problem: Problem, options: PolicyOptions) -> None:
         self.problem = problem
@@ -42,6 +45,7 @@ class CriticPolicy:
         features = self.blocks * (self.candidates - 1)
         levels = len(problem.budgets)
         self.finished = 0
+        self.elites = Elites(problem)
         # The first score: what is summed is the difference to it, so that large scores lose no digits.
         self.origin = np.nan
         # Weighted sums of 1, x and y, their products, by level: all that the regression needs.
@@ -59,6 +63,7 @@ class CriticPolicy:
             distance = np.log2(used / budget) / self.BANDWIDTH
             weight = np.exp(-0.5 * distance**2) + 1e-3
             self.moments[at] += (columns * weight[:, None]).T @ columns
+        self.elites.fold(choices, values)
 
     def probabilities(self, level: int) -> Floats:
         """See :class:`Policy`."""
@@ -67,18 +72,26 @@ class CriticPolicy:
             return np.full((self.blocks, self.candidates), 1.0 / self.candidates)
         left = max(0.0, 1.0 - self.finished / self.options.horizon)
         temperature = max(0.002, self.options.entropy * left)
-        value, error = self._critic(level)
-        return self._soft_greedy(value - (1.0 - left) * error, temperature, level)
+        value, error, scale = self._critic(level)
+        return self._soft_greedy((value - (1.0 - left) * error) / scale, temperature, level)
+
+    def moves(self, level: int, rng: np.random.Generator) -> Ints:
+        """See :class:`Policy`: neighbours of the best scored choices, in the order of the critic's doubtful opinion."""
+        if self.finished < self.LOCAL * self.options.horizon:
+            return np.zeros((0, self.blocks), dtype=np.int64)
+        value, error, _ = self._critic(level)
+        return self.elites.moves(value + 0.5 * error * rng.standard_normal(value.shape), level)
 
     def values(self, level: int) -> Floats:
         """Value of every candidate over that of the smallest, in standard deviations of the scores.
 
         Shape ``(blocks, candidates)``, and all 0 where all scores are equal. At least one group has been folded.
         """
-        return self._critic(level)[0]
+        value, _, scale = self._critic(level)
+        return value / scale
 
-    def _critic(self, level: int) -> tuple[Floats, Floats]:
-        """Values, and their standard errors."""
+    def _critic(self, level: int) -> tuple[Floats, Floats, float]:
+        """Values, their standard errors, and the standard deviation of the scores, which is their unit elsewhere."""
         moments = self.moments[level]
         total = moments[0, 0]
         mean = moments[0] / total
@@ -95,8 +108,7 @@ class CriticPolicy:
         steps = (vectors @ weights[best]).reshape(self.blocks, self.candidates - 1)
         noise = max(float(residual[best]), 0.0) / (1 - freedom[best]) / max(total, 1.0)
         covariance = (vectors * (noise / (eigen + ridges[best]))) @ vectors.T
-        scale = variance**0.5
-        return _cumulated(steps) / scale, _errors(covariance, self.blocks) / scale
+        return _cumulated(steps), _errors(covariance, self.blocks), variance**0.5
 
     def _soft_greedy(self, value: Floats, temperature: float, level: int) -> Floats:
         memory = self.problem.params / self.problem.budgets[level]

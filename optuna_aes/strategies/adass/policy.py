@@ -8,7 +8,7 @@ per level, share one supernet and together trace a front.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -104,6 +104,13 @@ class Policy(Protocol):
     def probabilities(self, level: int) -> Floats:
         """Probability of every candidate of every block, shape ``(blocks, candidates)``."""
 
+    def moves(self, level: int, rng: np.random.Generator) -> Ints:
+        """Choices inside the level's budget that are worth a look whatever the probabilities say.
+
+        Returns:
+            int64 of shape ``(n, blocks)``, the most promising first; none from a policy that has no such opinion.
+        """
+
 
 def softmax(logits: Floats) -> Floats:
     """Softmax over the last axis."""
@@ -119,7 +126,7 @@ def propose(
     Drawing until the budget holds is drawing from the policy given that it holds; with a baseline that is centred on the
     group, the policy gradient of that conditional distribution has no further term. Where the policy has become so sharp
     that it only repeats itself, it is flattened step by step; what it still does not find is looked up, so that nothing is
-    repeated while there is something new.
+    repeated while there is something new. Up to half of the group are the policy's own moves.
 
     Args:
         policy: The policy.
@@ -140,13 +147,13 @@ def propose(
             probabilities = (1 - flat) * base + flat / base.shape[1]
             yield from fitting(draw(probabilities, 64 * count, rng), problem, level, count, rng)
 
-    for row in itertools.chain(drawn(), _feasible(problem, level, rng)):
-        key = row.tobytes()
-        if key not in seen:
-            chosen.setdefault(key, row)
-            if len(chosen) == count:
-                return np.stack(list(chosen.values()))
-    # The space is exhausted: what is left of the group repeats the policy's own draws.
+    def take(rows: Iterable[Ints], most: int) -> None:
+        new = (row for row in rows if row.tobytes() not in seen and row.tobytes() not in chosen)
+        chosen.update((row.tobytes(), row) for row in itertools.islice(new, most - len(chosen)))
+
+    take(policy.moves(level, rng), count // 2)
+    take(itertools.chain(drawn(), _feasible(problem, level, rng)), count)
+    # Where the space is exhausted, what is left of the group repeats the policy's own draws.
     again = itertools.cycle(drawn())
     return np.stack([*chosen.values(), *itertools.islice(again, count - len(chosen))])
 

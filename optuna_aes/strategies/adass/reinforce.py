@@ -37,6 +37,10 @@ class ReinforcePolicy:
         """See :class:`Policy`."""
         return softmax(self.logits[level])
 
+    def moves(self, level: int, rng: np.random.Generator) -> Ints:
+        """See :class:`Policy`: none."""
+        return np.zeros((0, self.blocks), dtype=np.int64)
+
     def fold(self, choices: Ints, values: Floats, level: int) -> None:
         """See :class:`Policy`."""
         self.finished += len(values)
