@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -227,3 +227,13 @@ def parse_budget(space: EmbeddingSpace, text: str | float) -> MemoryBudget:
     if not value.is_integer():
         raise InputError(f"budget={raw!r} is neither a share of at most 1 nor a whole number of parameters")
     return MemoryBudget(space, params=int(value))
+
+
+def check_levels(levels: Sequence[float]) -> None:
+    """Refuses levels that are not shares of a budget.
+
+    Raises:
+        InputError: If one is not.
+    """
+    if not levels or not all(0 < share <= 1 for share in levels):
+        raise InputError(f"levels={tuple(levels)} must be one or more shares of the budget in (0, 1]")

@@ -99,7 +99,12 @@ class SearchOptions:
     threads: Annotated[int | None, _training(help="Threads of torch on the CPU. (default: torch's own)")] = None
 
     # Search
-    strategy: Annotated[str, _search(help="The method: adass.")] = "adass"
+    strategy: Annotated[
+        str, _search(help="The method: adass, a baseline (see the README), or module:Class of your own.")
+    ] = "adass"
+    set: Annotated[
+        Names, _search(parser=values.names, metavar="NAME=VALUE,…", show_default=False, help="Options of the method.")
+    ] = _NO_NAMES
     budget: Annotated[
         Amount,
         _search(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optuna_aes.cli.options import SearchOptions
+from optuna_aes.cli.strategy import strategy_of
 from optuna_aes.data import Dataset, EncodeOptions, dataset_for
 from optuna_aes.errors import InputError
 from optuna_aes.models.model import ModelOptions
@@ -15,10 +16,6 @@ from optuna_aes.search.precheck import Wish, refuse_early
 from optuna_aes.search.search import Search
 from optuna_aes.search.settings import Plan
 from optuna_aes.search.task import Task
-from optuna_aes.strategies.adass.policy import PolicyOptions
-from optuna_aes.strategies.adass.sampling import SamplingOptions
-from optuna_aes.strategies.adass.strategy import AdaSS
-from optuna_aes.strategies.registry import strategy_class
 
 if TYPE_CHECKING:
     from optuna_aes.cli.progress import Progress
@@ -40,13 +37,12 @@ def prepare(options: SearchOptions) -> Wish:
 
 def wish_of(options: SearchOptions) -> Wish:
     """What the options ask for, each checked on its own."""
-    strategy = strategy_class(options.strategy)
-    assert strategy is AdaSS, "the options of another strategy are to be added here"
+    strategy = strategy_of(options)
     train = training(options)
     return Wish(
         name=options.name or "",
         storage=options.storage,
-        strategy=adass(options),
+        strategy=strategy,
         budget=options.budget,
         plan=Plan(
             trials=options.trials,
@@ -65,7 +61,7 @@ def wish_of(options: SearchOptions) -> Wish:
         ),
         train=train,
         fit=None if options.fit_epochs is None else replace(train, epochs=options.fit_epochs),
-        candidates=candidates(options),
+        candidates=candidates(options, every=strategy.every_size),
         device=options.device,
         threads=options.threads,
         seed=options.seed,
@@ -154,32 +150,14 @@ def training(options: SearchOptions) -> TrainOptions:
     )
 
 
-def adass(options: SearchOptions) -> AdaSS:
-    """The strategy AdaS&S."""
-    return AdaSS(
-        sharing=options.sharing,
-        sampling=SamplingOptions(
-            table=options.table_sampling,
-            full_share=options.full_share,
-            paths=options.paths,
-            field_share=options.field_share,
-        ),
-        policy=PolicyOptions(
-            estimator=options.estimator,
-            penalty=options.penalty,
-            levels=tuple(options.levels),
-            group=options.group,
-        ),
-        score_rows=options.score_rows,
-    )
-
-
-def candidates(options: SearchOptions) -> tuple[int, ...]:
-    """The sizes to choose from, ascending."""
+def candidates(options: SearchOptions, *, every: bool = False) -> tuple[int, ...]:
+    """The sizes to choose from, ascending; where none are given, the powers of two, or every whole number."""
     if options.sizes is None:
         full = DIM if options.dim is None else options.dim
         if full < 1:
             raise InputError(f"--dim {full} is out of range: give at least 1")
+        if every:
+            return tuple(range(full + 1))
         return tuple(sorted({0, full, *(2**k for k in range(full.bit_length()) if 2**k <= full)}))
     if not options.sizes:
         raise InputError("--sizes is empty: give two or more, such as 0,1,2,4,8,16")

@@ -6,18 +6,18 @@ import itertools
 import math
 import threading
 import weakref
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_aes.budget import MemoryBudget
+from optuna_aes.samplers._numbered import NumberedSampler
 from optuna_aes.space import EmbeddingSpace, Sizes
 from optuna_aes.strategies.adass.policy import Floats, Ints, Policy, PolicyOptions, Problem, make_policy, propose
 
@@ -58,7 +58,7 @@ class AdaSSSampler(BaseSampler):
         self.budget = budget
         self.options = options or PolicyOptions()
         self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
-        self._independent = independent_sampler or _NumberedSampler(self._seed)
+        self._independent = independent_sampler or NumberedSampler(self._seed)
         self._problem = Problem(
             params=space.table_params,
             budgets=tuple(budget.level(share).params for share in self.options.levels),
@@ -140,27 +140,6 @@ class AdaSSSampler(BaseSampler):
                     rng=np.random.default_rng((self._seed, group)),
                 )
             return fold.proposed[group]
-
-
-class _NumberedSampler(BaseSampler):
-    """Random values that are a function of seed, trial number and parameter name."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return {}
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return {}
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        seed = zlib.crc32(f"{self.seed} {trial.number} {param_name}".encode())
-        return RandomSampler(seed=seed).sample_independent(study, trial, param_name, param_distribution)
 
 
 class _Fold:

@@ -24,8 +24,8 @@ def chosen(context: Context) -> list[Scored]:
     trials = scored(context.studies.search, context.budget)
     picks = recorded_picks(study, trials, count)
     if picks is None:
-        levels = [context.budget.level(share).params for share in context.strategy.policy.levels]
-        picks = choose(trials, levels, count, _Trim(context))
+        levels = [context.budget.level(share).params for share in context.strategy.budget_levels]
+        picks = choose(trials, levels, count, _Trim(context) if context.strategy.trims else _first)
         record_picks(study, trials, count, picks)
     return picks
 
@@ -64,6 +64,10 @@ def _budgets(levels: Sequence[int]) -> Iterator[int]:
         between = [int((a * b) ** 0.5) for a, b in itertools.pairwise(known)]
         yield from between
         known = sorted({*known, *between}, reverse=True)
+
+
+def _first(order: Sequence[Scored]) -> Scored:
+    return order[0]
 
 
 class _Trim:

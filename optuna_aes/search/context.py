@@ -17,7 +17,7 @@ from optuna_aes.search.studies import Studies
 from optuna_aes.search.task import Task, resolve_device
 from optuna_aes.space import EmbeddingSpace
 from optuna_aes.storage import Checkpoints
-from optuna_aes.strategies.adass.strategy import AdaSS
+from optuna_aes.strategies.base import Strategy
 
 if TYPE_CHECKING:
     import optuna
@@ -40,7 +40,7 @@ class Context:
     """
 
     task: Task
-    strategy: AdaSS
+    strategy: Strategy
     budget: MemoryBudget
     plan: Plan
     seed: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import optuna
@@ -72,7 +73,9 @@ def _objective(context: Context, trial: optuna.Trial) -> float:
         listener.epoch(epoch, options.epochs)
 
     trainer.run(on_epoch=on_epoch, on_step=listener.step)
-    seconds = sum(e.seconds for e in trainer.history)
+    started = time.perf_counter()
+    context.strategy.finish(supernet, context.task.dataset, seed=context.seed)
+    seconds = sum(e.seconds for e in trainer.history) + time.perf_counter() - started
     trial.set_user_attr(SECONDS, seconds)
     meta = {"auc": trainer.best_auc, "seconds": seconds}
     final.save(supernet.state_dict(), meta, step=trainer.epoch)

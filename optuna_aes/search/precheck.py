@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from optuna_aes.budget import parse_budget
@@ -16,7 +16,8 @@ from optuna_aes.search.studies import check_name, find
 from optuna_aes.search.task import check_place
 from optuna_aes.space import EmbeddingSpace
 from optuna_aes.storage import check_artifacts, check_storage, open_storage
-from optuna_aes.strategies.adass.strategy import AdaSS
+from optuna_aes.strategies.base import Strategy
+from optuna_aes.strategies.registry import name_of
 
 # Stands in for a table that is not read yet: whatever is a budget of some table is a budget of this one.
 _ANY_TABLE = {"any": 2**40}
@@ -44,7 +45,7 @@ class Wish:
 
     name: str
     storage: str
-    strategy: AdaSS
+    strategy: Strategy
     budget: str
     plan: Plan
     model: ModelOptions
@@ -83,25 +84,24 @@ def refuse_early(wish: Wish) -> None:
         opened.engine.dispose()
 
 
-def check_batches(model: ModelOptions, strategy: AdaSS, train: TrainOptions, fit: TrainOptions) -> None:
+def check_batches(model: ModelOptions, strategy: Strategy, train: TrainOptions, fit: TrainOptions) -> None:
     """Refuses a batch norm over single rows, which have no variance.
 
     Raises:
         InputError: If there would be one.
     """
-    normed = model.batch_norm or strategy.sharing == "separate"
+    normed = model.batch_norm or strategy.normalises
     if normed and min(train.batch_size, fit.batch_size) < 2:
-        what = "batch_norm" if model.batch_norm else "sharing='separate'"
+        what = "batch_norm" if model.batch_norm else f"the supernet of {strategy}"
         raise InputError(f"batch_size=1 leaves {what} nothing to average over: give at least 2")
 
 
 def _refuse_other(wish: Wish, known: Mapping[str, Any]) -> None:
     space = EmbeddingSpace(known["fields"], wish.candidates, align=wish.model.align)
-    policy = replace(wish.strategy.policy, horizon=known["strategy"]["options"]["policy"]["horizon"])
     wanted = settings_for(
         dataset=known["dataset"],
         space=space,
-        strategy=replace(wish.strategy, policy=policy),
+        strategy=planned(wish.strategy, wish.plan, known),
         budget=parse_budget(space, wish.budget).params,
         model=wish.model,
         train=wish.train,
@@ -112,11 +112,25 @@ def _refuse_other(wish: Wish, known: Mapping[str, Any]) -> None:
     settings_of.check_same(wish.name, known, wanted)
 
 
+def planned(strategy: Strategy, plan: Plan, known: Mapping[str, Any] | None) -> Strategy:
+    """The strategy as its search was begun: more trials under the same name go on as the first ones did.
+
+    Args:
+        strategy: What is asked for now.
+        plan: How much is asked for now.
+        known: The settings of the search of that name, where there is one.
+    """
+    if known is None or known["strategy"]["name"] != name_of(strategy):
+        return strategy.planned(plan.trials)
+    begun = settings_of.revive(type(strategy), known["strategy"]["options"])
+    return strategy.planned(begun.horizon or plan.trials)
+
+
 def settings_for(
     *,
     dataset: str,
     space: EmbeddingSpace,
-    strategy: AdaSS,
+    strategy: Strategy,
     budget: int,
     model: ModelOptions,
     train: TrainOptions,
@@ -131,7 +145,7 @@ def settings_for(
         "fields": dict(zip(space.names, space.rows.tolist(), strict=True)),
         "candidates": list(space.candidates),
         "retrain_candidates": sorted({*space.candidates, *reference_sizes(space.full)}),
-        "strategy": {"name": strategy.name, "options": settings_of.jsonable(asdict(strategy))},
+        "strategy": {"name": name_of(strategy), "options": settings_of.jsonable(strategy)},
         "budget": budget,
         "model": settings_of.jsonable(model),
         "train": settings_of.jsonable(train),

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_aes.budget import MemoryBudget
 from optuna_aes.search import settings as settings_of
 from optuna_aes.search.records import (
+    EXHAUSTED,
     INHERITED,
     METRICS,
     SECONDS,
@@ -119,9 +120,11 @@ def _fit_counts(record: Record) -> dict[str, int]:
 
 def _search_counts(record: Record) -> dict[str, int]:
     states = [t.state for t in record.studies.search.get_trials(deepcopy=False)]
+    finished = states.count(TrialState.COMPLETE)
     return {
-        "requested": record.plan.trials,
-        "finished": states.count(TrialState.COMPLETE),
+        # A path of sizes may have fewer points than were asked for.
+        "requested": finished if record.studies.search.user_attrs.get(EXHAUSTED) else record.plan.trials,
+        "finished": finished,
         "running": states.count(TrialState.RUNNING),
         "failed": states.count(TrialState.FAIL),
         "pruned": states.count(TrialState.PRUNED),

@@ -20,6 +20,8 @@ from optuna_aes.space import EmbeddingSpace, Sizes
 SECONDS = "aes:seconds"
 SEED, SOURCE, INHERITED = "aes:seed", "aes:search_trial", "aes:auc_inherited"
 METRICS = "aes:metrics"
+# User attribute of the search's study: its sampler has nothing more to propose.
+EXHAUSTED = "aes:exhausted"
 # User attribute of the retrain study: which trials of the search are retrained.
 CHOSEN = "aes:chosen"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from optuna_aes.search import studies as studies_of
 from optuna_aes.search.context import Context
 from optuna_aes.search.export import export_model, open_dataset
 from optuna_aes.search.fit import fit
-from optuna_aes.search.precheck import check_batches, settings_for
+from optuna_aes.search.precheck import check_batches, planned, settings_for
 from optuna_aes.search.progress import Listener, Silent
 from optuna_aes.search.read import Record, history, open_record, result, status
 from optuna_aes.search.results import History, Result
@@ -31,6 +30,7 @@ from optuna_aes.search.settings import Plan
 from optuna_aes.search.task import Task
 from optuna_aes.storage import check_artifacts, open_artifact_store, open_storage
 from optuna_aes.strategies.adass.strategy import AdaSS
+from optuna_aes.strategies.base import Strategy
 from optuna_aes.strategies.registry import strategy_class
 
 STAGES = {"fit": fit, "search": score, "retrain": retrain}
@@ -58,7 +58,7 @@ class Search:
         *,
         name: str,
         storage: str | RDBStorage,
-        strategy: AdaSS | None = None,
+        strategy: Strategy | None = None,
         budget: float | str | MemoryBudget = 0.25,
         trials: int = 300,
         retrain: int = 5,
@@ -101,16 +101,12 @@ class Search:
             )
         strategy = strategy or AdaSS()
         check_batches(task.model, strategy, task.train, task.fit_options)
-        strategy = replace(strategy, policy=replace(strategy.policy, horizon=trials))
         # Whatever can fail does so before the first thing is created.
         check_artifacts(artifacts)
         opened = open_storage(storage)
         open_artifact_store(artifacts, opened)
         studies = studies_of.create(opened, name)
-        known = studies.search.user_attrs.get(settings_of.SETTINGS)
-        if known is not None:  # more trials under the same name go on with the policy that the first ones had
-            horizon = known["strategy"]["options"]["policy"]["horizon"]
-            strategy = replace(strategy, policy=replace(strategy.policy, horizon=horizon))
+        strategy = planned(strategy, plan, studies.search.user_attrs.get(settings_of.SETTINGS))
         settings = settings_for(
             dataset=task.dataset.fingerprint,
             space=task.space,
@@ -180,7 +176,7 @@ class Search:
     def _assemble(
         cls,
         task: Task,
-        strategy: AdaSS,
+        strategy: Strategy,
         budget: MemoryBudget,
         plan: Plan,
         seed: int,

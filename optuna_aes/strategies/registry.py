@@ -1,22 +1,57 @@
-"""Strategies by name, imported on first use."""
+"""Strategies by name, imported on first use, and how one is made of options."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 from optuna_aes.errors import InputError
 
-_HOME = {"adass": "optuna_aes.strategies.adass.strategy:AdaSS"}
+if TYPE_CHECKING:
+    from optuna_aes.strategies.base import Strategy
+
+_STOCK = "optuna_aes.strategies.baselines.stock"
+_RULES = "optuna_aes.strategies.baselines.rules"
+_PRUNING = "optuna_aes.strategies.pruning"
+
+STRATEGIES = {
+    "adass": "optuna_aes.strategies.adass.strategy:AdaSS",
+    "magnitude": f"{_PRUNING}.magnitude:Magnitude",
+    "saliency": f"{_PRUNING}.saliency:Saliency",
+    "random": f"{_STOCK}:Random",
+    "tpe": f"{_STOCK}:TPE",
+    "nsga2": f"{_STOCK}:NSGAII",
+    "gp": f"{_STOCK}:GP",
+    "uniform": f"{_RULES}:Uniform",
+    "mde": f"{_RULES}:MDE",
+}
 
 
-def strategy_class(name: str) -> Any:
-    """The strategy of that name.
+def strategy_class(name: str) -> type[Strategy]:
+    """The strategy of that name, or the class at ``module:Class``.
 
     Raises:
         InputError: If there is none.
     """
-    if name not in _HOME:
-        raise InputError(f"strategy={name!r} is not known: give one of {', '.join(_HOME)}")
-    module, attribute = _HOME[name].split(":")
-    return getattr(importlib.import_module(module), attribute)
+    if name not in STRATEGIES and ":" not in name:
+        raise InputError(
+            f"strategy={name!r} is not known: give one of {', '.join(STRATEGIES)}, or module:Class of your own"
+        )
+    module, _, attribute = STRATEGIES.get(name, name).partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"strategy={name!r} cannot be imported: {error}") from None
+    from optuna_aes.strategies.base import Strategy
+
+    if not (isinstance(found, type) and issubclass(found, Strategy) and dataclasses.is_dataclass(found)):
+        raise InputError(f"strategy={name!r} is no dataclass that derives from optuna_aes.Strategy")
+    return found
+
+
+def name_of(strategy: Strategy) -> str:
+    """What :func:`strategy_class` finds a strategy by: its name if it is one of ours, else its module and class."""
+    kind = type(strategy)
+    at = f"{kind.__module__}:{kind.__qualname__}"
+    return kind.name if STRATEGIES.get(kind.name) == at else at

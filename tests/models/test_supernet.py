@@ -15,7 +15,8 @@ from optuna_aes.errors import InputError
 from optuna_aes.models.backbones.registry import BACKBONES
 from optuna_aes.models.model import CTRModel, ModelOptions, row_tables
 from optuna_aes.models.rows import RowAdam
-from optuna_aes.models.supernet import PrefixEmbedding, SeparateEmbedding, SubnetScorer, Supernet
+from optuna_aes.models.sharing import PrefixEmbedding, SeparateEmbedding
+from optuna_aes.models.supernet import SubnetScorer, Supernet
 
 CANDIDATES = (0, 1, 2, 4)
 PATHS = np.array([[3, 3, 3, 3], [0, 1, 2, 3], [2, 2, 0, 0], [0, 0, 0, 0], [1, 3, 1, 3], [0, 2, 0, 2]])

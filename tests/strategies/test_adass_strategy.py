@@ -16,7 +16,8 @@ from optuna_aes.data.dataset import Dataset
 from optuna_aes.data.synthetic import PlantedField, planted
 from optuna_aes.errors import InputError
 from optuna_aes.models.model import ModelOptions
-from optuna_aes.models.supernet import SeparateEmbedding, Supernet
+from optuna_aes.models.sharing import SeparateEmbedding
+from optuna_aes.models.supernet import Supernet
 from optuna_aes.models.training import Trainer, TrainOptions, TrainState
 from optuna_aes.strategies.adass.sampling import SamplingOptions
 from optuna_aes.strategies.adass.strategy import AdaSS, SupernetHook

@@ -67,7 +67,7 @@ def random_problem(seed: int) -> Problem:
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ({"estimator": "sarsa"}, "estimator='sarsa' is not known: give one of critic, group, ema"),
+        ({"estimator": "sarsa"}, "estimator='sarsa' is not known: give one of critic, group, ema, random"),
         ({"penalty": "l1"}, "penalty='l1'"),
         ({"levels": ()}, r"levels=\(\)"),
         ({"levels": (0.5, 0.0)}, "levels"),

@@ -15,13 +15,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from optuna_aes.budget import check_levels
 from optuna_aes.errors import InputError
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 PENALTIES = ("hinge", "abs", "compete")
-ESTIMATORS = ("critic", "group", "ema")
+ESTIMATORS = ("critic", "group", "ema", "random")
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class PolicyOptions:
 
     Args:
         estimator: ``"critic"``: soft policy improvement under an additive critic fitted to all finished trials;
-            ``"group"`` and ``"ema"``: REINFORCE whose baseline is the group's mean or a running mean.
+            ``"group"`` and ``"ema"``: REINFORCE whose baseline is the group's mean or a running mean; ``"random"``: none,
+            for comparison.
         penalty: Form of the resource competition penalty: ``"hinge"`` (only excess counts; proposals have none, so it is
             for trials that others gave), ``"abs"`` (unused budget counts too) or ``"compete"`` (each block pays for what
             it takes beyond its expected share, while the policy's expected memory is over budget; for REINFORCE).
@@ -58,8 +60,7 @@ class PolicyOptions:
             raise InputError(f"estimator={self.estimator!r} is not known: give one of {', '.join(ESTIMATORS)}")
         if self.penalty not in PENALTIES:
             raise InputError(f"penalty={self.penalty!r} is not known: give one of {', '.join(PENALTIES)}")
-        if not self.levels or not all(0 < share <= 1 for share in self.levels):
-            raise InputError(f"levels={self.levels} must be one or more shares of the budget in (0, 1]")
+        check_levels(self.levels)
         for name in ("group", "horizon"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} is out of range: give at least 1")
@@ -210,9 +211,29 @@ def _feasible(problem: Problem, level: int, rng: np.random.Generator) -> Iterato
             yield choice.copy()
 
 
+class UniformPolicy:
+    """Learns nothing: every candidate of every block is as likely, before what does not fit is stepped down."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.shape = problem.params.shape
+
+    def fold(self, choices: Ints, values: Floats, level: int) -> None:
+        """See :class:`Policy`."""
+
+    def probabilities(self, level: int) -> Floats:
+        """See :class:`Policy`."""
+        return np.full(self.shape, 1.0 / self.shape[1])
+
+    def moves(self, level: int, rng: np.random.Generator) -> Ints:
+        """See :class:`Policy`: none."""
+        return np.zeros((0, self.shape[0]), dtype=np.int64)
+
+
 def make_policy(problem: Problem, options: PolicyOptions) -> Policy:
     """The policy that the options name."""
     from optuna_aes.strategies.adass.critic import CriticPolicy
     from optuna_aes.strategies.adass.reinforce import ReinforcePolicy
 
+    if options.estimator == "random":
+        return UniformPolicy(problem)
     return CriticPolicy(problem, options) if options.estimator == "critic" else ReinforcePolicy(problem, options)

@@ -8,8 +8,8 @@ This module fits and scores; the search policies are in :mod:`optuna_aes.strateg
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,10 +23,14 @@ from optuna_aes.models.supernet import SubnetScorer, Supernet
 from optuna_aes.models.training import Feed, Trainer, TrainOptions
 from optuna_aes.strategies.adass.policy import Floats, PolicyOptions
 from optuna_aes.strategies.adass.sampling import PathSampler, SamplingOptions
+from optuna_aes.strategies.base import Strategy
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
-class AdaSS:
+class AdaSS(Strategy):
     """The AdaS&S strategy.
 
     Args:
@@ -41,6 +45,8 @@ class AdaSS:
     """
 
     name: ClassVar[str] = "adass"
+    sampler: ClassVar[str] = "adass"
+    trims: ClassVar[bool] = True
 
     sharing: str = "prefix"
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
@@ -54,6 +60,25 @@ class AdaSS:
             raise InputError("sharing='separate' trains one path a step: set sampling.paths=1")
         if self.score_rows < 1:
             raise InputError(f"score_rows={self.score_rows} is out of range: give at least 1")
+
+    @property
+    def budget_levels(self) -> tuple[float, ...]:
+        """The levels of the policy."""
+        return self.policy.levels
+
+    @property
+    def normalises(self) -> bool:
+        """Separate tables are batch-normalised."""
+        return self.sharing == "separate"
+
+    @property
+    def horizon(self) -> int:
+        """That of the policy, which explores less and less along it."""
+        return self.policy.horizon
+
+    def planned(self, trials: int) -> Self:
+        """See :attr:`horizon`."""
+        return replace(self, policy=replace(self.policy, horizon=trials))
 
     def supernet(self, schema: Schema, candidates: Sequence[int], *, model: ModelOptions, seed: int = 0) -> Supernet:
         """The untrained supernet."""

@@ -1,0 +1,64 @@
+"""The embedding of methods that prune columns: one full-width table per field, a gate on every column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from optuna_aes.data.dataset import Schema
+from optuna_aes.models.rows import BatchRows
+from optuna_aes.models.sharing import PrefixEmbedding
+
+
+class MaskedEmbedding(PrefixEmbedding):
+    """One table of width D per field; a size d is its d most important columns, where they stand.
+
+    In training every column passes through its gate, 1 at first: a strategy sets gates, or asks for their gradient by
+    ``gate.requires_grad_()``, which after a backward pass is Σ_batch ∂L/∂ẽ_fk · e_fk, of closed gates too.
+
+    Args:
+        schema: The dataset's fields.
+        candidates: Sizes in ascending order; the last one is D.
+        with_linear: Whether every value also has a first-order weight.
+        std: Standard deviation of the initial values.
+    """
+
+    gate: Tensor
+    importance: Tensor
+
+    def __init__(self, schema: Schema, candidates: Sequence[int], *, with_linear: bool, std: float) -> None:
+        super().__init__(schema, candidates, with_linear=with_linear, std=std)
+        self.register_buffer("gate", torch.ones(self.fields, self.dim))
+        # What decides which columns a size keeps, float32 of shape (fields, D); the first columns until it is set.
+        self.register_buffer("importance", torch.arange(self.dim, 0, -1.0).repeat(self.fields, 1))
+
+    def embed(self, ids: Tensor, rows: Tensor, batch: BatchRows | None) -> Tensor:
+        """See :meth:`SharedEmbedding.embed`; the gates take the place of paths."""
+        if batch is None:
+            values = self.table.lookup(rows)
+        else:
+            values = torch.nn.functional.embedding(batch.inverse, self.table.gather(batch.rows))
+        return self.layout.pool(values, ids) * self.gate
+
+    def present(self, rows: int) -> Tensor:
+        """See :meth:`SharedEmbedding.present`: a field is there while one of its gates is open."""
+        return (self.gate != 0).any(1).expand(rows, -1)
+
+    def bank(self, ids: Tensor) -> Sequence[Tensor]:
+        """See :meth:`SharedEmbedding.bank`."""
+        return [self.layout.pool(self.table.lookup(self.layout.rows(ids)), ids) * self.gate.detach()]
+
+    def select(self, bank: Sequence[Tensor], path: npt.NDArray[np.int64]) -> tuple[list[Tensor], Tensor]:
+        """See :meth:`SharedEmbedding.select`. Columns stay where they are, so the groups have full width."""
+        (full,) = bank
+        sizes = self.candidate_sizes[torch.from_numpy(np.asarray(path, dtype=np.int64)).to(full.device)]
+        # Of equally important columns the first ones are kept.
+        rank = self.importance.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+        kept = rank < sizes.unsqueeze(1)
+        fields = torch.nonzero(sizes > 0).squeeze(1)
+        columns = fields.unsqueeze(1) * self.dim + torch.arange(self.dim, device=full.device)
+        return [full[:, fields] * kept[fields]], columns.reshape(-1)

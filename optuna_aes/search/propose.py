@@ -1,0 +1,111 @@
+"""Who proposes the sizes of the search stage: our samplers, or one of Optuna's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
+
+from optuna_aes.budget import MemoryBudget
+from optuna_aes.errors import InputError
+from optuna_aes.models.supernet import Supernet
+from optuna_aes.samplers import AdaSSSampler, FrontPathSampler
+from optuna_aes.search.context import Context
+from optuna_aes.space import EmbeddingSpace, Sizes
+from optuna_aes.strategies.adass.strategy import AdaSS
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Sizes for a trial, and what its sampler wants to find with it later."""
+
+    sizes: Sizes
+    system_attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Proposer(Protocol):
+    """Gives the next group of trials their sizes, as a function of a study's trials."""
+
+    def __call__(self, study: optuna.Study, number: int) -> list[Proposal]:
+        """Proposals for trial ``number`` and those after it; none when there is nothing left to try."""
+
+
+def proposer_of(context: Context, supernet: Supernet) -> Proposer:
+    """The proposer that the strategy asks for.
+
+    Raises:
+        InputError: If it asks for one that does not exist.
+    """
+    strategy, space, budget = context.strategy, context.space, context.budget
+    if strategy.sampler == "adass":
+        assert isinstance(strategy, AdaSS)
+        policy = AdaSSSampler(space, budget, options=strategy.policy, seed=context.seed)
+        return lambda study, number: [Proposal(sizes) for sizes in policy.propose(study, number)]
+    if strategy.sampler == "path":
+        points = [space.from_indices(point) for point in strategy.path(supernet)]
+        along = FrontPathSampler(space, budget, points, seed=context.seed)
+        return lambda study, number: [Proposal(sizes) for sizes in along.propose(study, GROUP)]
+    if strategy.sampler in STOCK:
+        return Stock(space, budget, strategy.sampler, seed=context.seed)
+    known = ", ".join(("adass", "path", *STOCK))
+    raise InputError(f"strategy {strategy.name!r} asks for sampler={strategy.sampler!r}: give one of {known}")
+
+
+GROUP = 8
+
+STOCK: dict[str, Callable[[int], BaseSampler]] = {
+    "tpe": lambda seed: TPESampler(seed=seed, multivariate=True),
+    "nsga2": lambda seed: NSGAIISampler(seed=seed),
+    "gp": lambda seed: GPSampler(seed=seed),
+}
+
+
+class Stock:
+    """One of Optuna's samplers, asked in a study in memory that holds copies of the real one's trials.
+
+    Every suggestion of a sampler is a write to its study; in memory they cost nothing, and the real study gets a group's
+    trials at once. What is over budget is proposed too: it is to be recorded as pruned, and never counts as scored.
+
+    Args:
+        space: What is searched.
+        budget: What the sampler learns to keep to.
+        name: Which sampler.
+        seed: Of the sampler, together with the number of trials, so that a search taken up again does not repeat itself.
+    """
+
+    # Where a sampler has not found the budget yet, a group ends after so many proposals over it.
+    MOST_MISSES = 50
+
+    def __init__(self, space: EmbeddingSpace, budget: MemoryBudget, name: str, *, seed: int) -> None:
+        self.space = space
+        self.budget = budget
+        self.make = STOCK[name]
+        self.seed = seed
+
+    def __call__(self, study: optuna.Study, number: int) -> list[Proposal]:
+        """See :class:`Proposer`."""
+        seed = int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0])
+        shadow = optuna.create_study(directions=study.directions, sampler=self.make(seed))
+        shadow.add_trials(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
+        found: list[Proposal] = []
+        hits = misses = 0
+        while hits < GROUP and misses < self.MOST_MISSES:
+            trial = shadow.ask(dict(self.space.distributions()))
+            sizes = self.space.from_params(trial.params)
+            fits = self.budget.fits(sizes)
+            hits, misses = hits + fits, misses + (not fits)
+            self.budget.record(trial, sizes)
+            if not fits:
+                shadow.tell(trial, state=TrialState.PRUNED)
+            found.append(Proposal(sizes, _own(shadow._storage.get_trial(trial._trial_id))))
+        return found
+
+
+def _own(trial: FrozenTrial) -> dict[str, Any]:
+    """What the sampler wrote to the trial; its constraints are written again by whoever records it."""
+    return {key: value for key, value in trial.system_attrs.items() if "constraint" not in key}

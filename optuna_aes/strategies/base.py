@@ -1,0 +1,92 @@
+"""What a strategy is: how a supernet is made, trained and scored, and which sampler searches it.
+
+A strategy of one's own is a frozen dataclass that derives from :class:`Strategy`, or from one of ours; the command line
+takes it as ``--strategy module:Class``, and its fields as ``--set name=value``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from optuna_aes.data.dataset import Dataset, Schema
+from optuna_aes.models.model import ModelOptions
+from optuna_aes.models.supernet import SubnetScorer, Supernet
+from optuna_aes.models.training import Trainer, TrainOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Strategy(ABC):
+    """Fits a supernet once and scores many choices of sizes with its weights.
+
+    Subclasses are frozen dataclasses: their fields are the strategy's options, and are stored with the study.
+    """
+
+    name: ClassVar[str]
+    """The name in studies and reports."""
+
+    sampler: ClassVar[str] = "path"
+    """Who proposes sizes: ``"adass"``, ``"path"`` (along :meth:`path`), or Optuna's ``"tpe"``, ``"nsga2"``, ``"gp"``."""
+
+    every_size: ClassVar[bool] = False
+    """Whether the method can take every whole number up to D for a size, where no candidates are given."""
+
+    trims: ClassVar[bool] = False
+    """Whether picks may lose tables that the supernet cannot tell from nothing, though no trial had those sizes."""
+
+    @property
+    @abstractmethod
+    def budget_levels(self) -> tuple[float, ...]:
+        """Shares of the budget at which sizes are picked for retraining."""
+
+    @property
+    def normalises(self) -> bool:
+        """Whether the supernet normalises over batches, which a batch of one row does not allow."""
+        return False
+
+    @property
+    def horizon(self) -> int | None:
+        """The trials along which it anneals, if it does."""
+        return None
+
+    def planned(self, trials: int) -> Self:
+        """The strategy for a search of so many trials; as it is unless it anneals along them."""
+        return self
+
+    @abstractmethod
+    def supernet(self, schema: Schema, candidates: Sequence[int], *, model: ModelOptions, seed: int = 0) -> Supernet:
+        """The untrained supernet."""
+
+    @abstractmethod
+    def trainer(
+        self,
+        supernet: Supernet,
+        dataset: Dataset,
+        *,
+        options: TrainOptions,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> Trainer:
+        """The training of a supernet."""
+
+    def finish(self, supernet: Supernet, dataset: Dataset, *, seed: int = 0) -> None:  # noqa: B027 - most need nothing
+        """Works out what the search needs of a trained supernet, into its buffers; they are stored with its weights."""
+
+    @abstractmethod
+    def scorer(self, supernet: Supernet, dataset: Dataset, *, seed: int = 0) -> SubnetScorer:
+        """Scores subnets of a trained supernet on validation rows."""
+
+    def path(self, supernet: Supernet) -> npt.NDArray[np.int64]:
+        """The choices of sizes that a strategy with a path can take.
+
+        Returns:
+            Positions among the candidates, int64 of shape ``(points, fields)``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} searches by {self.sampler!r}, not along a path")

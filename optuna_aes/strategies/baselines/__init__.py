@@ -1,0 +1,1 @@
+"""Baselines that search AdaS&S's supernet by other means."""
