@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
+from optuna.storages import RDBStorage
 
 from optuna_aes.budget import MemoryBudget
 from optuna_aes.models.training import Epoch, OnEpoch, Trainer, TrainState
@@ -35,6 +36,7 @@ class Context:
         plan: How much is asked for.
         seed: Seed of fit, search and retraining.
         studies: Where it is recorded.
+        storage: The database of the studies.
         store: Where checkpoints and weights go.
         listener: Hears of progress.
     """
@@ -45,6 +47,7 @@ class Context:
     plan: Plan
     seed: int
     studies: Studies
+    storage: RDBStorage
     store: ArtifactStore
     listener: Listener
 

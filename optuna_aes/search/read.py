@@ -204,6 +204,7 @@ def _point(record: Record, trials: list[FrozenTrial]) -> Point:
         uniform=len(set(sizes.values())) == 1 and cost.params > 0,
         search_trial=searched.user_attrs.get(SOURCE),
         auc_inherited=searched.user_attrs.get(INHERITED),
+        seconds=float(np.mean([t.user_attrs[METRICS].get("seconds", 0.0) for t in trials])),
     )
 
 

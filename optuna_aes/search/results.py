@@ -28,6 +28,7 @@ class Point:
         uniform: Whether all fields have one size. Reference points have, and a search may choose such sizes too.
         search_trial: Number of the search trial that proposed the sizes; None for reference points.
         auc_inherited: The score that the sizes had in the supernet; None for reference points.
+        seconds: Wall-clock seconds of one of its trainings, their mean.
     """
 
     trial: int
@@ -44,6 +45,7 @@ class Point:
     uniform: bool
     search_trial: int | None = None
     auc_inherited: float | None = None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

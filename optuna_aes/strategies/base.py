@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +58,11 @@ class Strategy(ABC):
 
 class OneShot(Strategy):
     """Fits a supernet once and scores many choices of sizes with its weights."""
+
+    @property
+    def fit_settings(self) -> dict[str, Any]:
+        """What of the strategy its trained supernet depends on: searches that agree in it can share one."""
+        return {"name": self.name, **vars(self)}
 
     @property
     def normalises(self) -> bool:
