@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from optuna_aes.storage._messages import safe_url
 from optuna_aes.storage.artifacts import DamagedArtifactError, RDBArtifactStore, check_artifacts, open_artifact_store
 from optuna_aes.storage.claims import RequeueTrial, mark_worker, reclaim_dead, release, worker_identity
-from optuna_aes.storage.engine import check_storage, open_storage, safe_url
+from optuna_aes.storage.engine import check_storage, open_storage
 
 if TYPE_CHECKING:
     from optuna_aes.storage.checkpoints import Checkpoints
