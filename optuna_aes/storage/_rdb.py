@@ -16,6 +16,7 @@ from sqlalchemy.dialects import plugins
 from sqlalchemy.engine import URL, Connection, CreateEnginePlugin, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from optuna_aes.samplers.trials import backend_of
 from optuna_aes.storage._messages import one_line
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ def ensure_row_locks(engine: Engine) -> None:
 
 def rdb_of(storage: BaseStorage) -> RDBStorage | None:
     """The RDBStorage under a study's storage (Optuna wraps it in a cache), or None if there is none."""
-    inner = getattr(storage, "_backend", storage)
+    inner = backend_of(storage)
     return inner if isinstance(inner, RDBStorage) else None
 
 

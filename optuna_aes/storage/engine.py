@@ -17,6 +17,7 @@ from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 from optuna_aes.errors import StorageError
 from optuna_aes.storage._messages import one_line, safe_url
 from optuna_aes.storage._rdb import PLUGIN, ensure_row_locks, retry_races
+from optuna_aes.storage.bulk import BulkStorage
 from optuna_aes.storage.claims import RequeueTrial
 
 BUSY_TIMEOUT = 60  # seconds a SQLite writer waits for another
@@ -191,10 +192,10 @@ def _optuna_url(url: URL) -> str:
     return url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
 
 
-def _open(url: str, *, create: bool, **kwargs: Any) -> RDBStorage:
-    def make() -> RDBStorage:
+def _open(url: str, *, create: bool, **kwargs: Any) -> BulkStorage:
+    def make() -> BulkStorage:
         # Where tables are there, we compare the version before any is added; Optuna would do it after.
-        return RDBStorage(url, skip_table_creation=not create, skip_compatibility_check=True, **kwargs)
+        return BulkStorage(url, skip_table_creation=not create, skip_compatibility_check=True, **kwargs)
 
     storage = retry_races(make)
     current, head = storage.get_current_version(), storage.get_head_version()
