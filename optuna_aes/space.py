@@ -106,7 +106,9 @@ class EmbeddingSpace:
         # One object for all blocks and trials: who writes trials by the thousand turns it into text once.
         low, high = self.candidates[0], self.candidates[-1]
         whole = len(self.candidates) == high - low + 1
-        self._distribution = IntDistribution(low, high) if whole else CategoricalDistribution(self.candidates)
+        self._distribution: CategoricalDistribution | IntDistribution = (
+            IntDistribution(low, high) if whole else CategoricalDistribution(self.candidates)
+        )
 
     def __len__(self) -> int:
         return len(self.blocks)
