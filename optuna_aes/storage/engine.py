@@ -48,6 +48,9 @@ def open_storage(
         max_retry: How often one trial is taken over, or None for no limit.
         must_exist: Whether a database without studies is an error, as it is for whoever only reads.
 
+    Returns:
+        The storage; of a URL a :class:`BulkStorage`, which records groups of trials at once and reads them as arrays.
+
     Raises:
         StorageError: If the database cannot be opened or was made by another version of Optuna. The message is one
             line and holds no password. Nothing has been created then.
