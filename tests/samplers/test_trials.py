@@ -116,6 +116,15 @@ def test_studies_and_spaces_are_told_apart(storage: BaseStorage) -> None:
     assert read_trials(one, wider).choices.tolist() == [[3, 0]]
 
 
+def test_a_space_without_gaps_has_integer_parameters(storage: BaseStorage) -> None:
+    study = new_study(storage)
+    whole = EmbeddingSpace({"user": 957, "item": 4082}, candidates=(2, 3, 4, 5))
+    params = {"size:user": 5, "size:item": 3}
+    trial = create_trial(values=[0.5, 1.0], params=params, distributions=dict(whole.distributions()))
+    add_trials(study, [trial])
+    assert read_trials(study, whole).choices.tolist() == [[3, 1]]
+
+
 def test_threads_read_together(storage: BaseStorage) -> None:
     study = new_study(storage)
     failures: list[str] = []
