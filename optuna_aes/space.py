@@ -103,6 +103,12 @@ class EmbeddingSpace:
         self.align = align
         self.names: tuple[str, ...] = tuple(b.name for b in self.blocks)
         self.rows: npt.NDArray[np.int64] = np.array([b.rows for b in self.blocks], dtype=np.int64)
+        # One object for all blocks and trials: who writes trials by the thousand turns it into text once.
+        low, high = self.candidates[0], self.candidates[-1]
+        whole = len(self.candidates) == high - low + 1
+        self._distribution: CategoricalDistribution | IntDistribution = (
+            IntDistribution(low, high) if whole else CategoricalDistribution(self.candidates)
+        )
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -122,12 +128,7 @@ class EmbeddingSpace:
 
     def distributions(self) -> dict[str, CategoricalDistribution | IntDistribution]:
         """The study's search space: a categorical distribution per block, or an integer one where no size is left out."""
-        low, high = self.candidates[0], self.candidates[-1]
-        whole = len(self.candidates) == high - low + 1
-        return {
-            b.parameter: IntDistribution(low, high) if whole else CategoricalDistribution(self.candidates)
-            for b in self.blocks
-        }
+        return dict.fromkeys((b.parameter for b in self.blocks), self._distribution)
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> Sizes:
         """Asks the trial for every block's size.

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_aes.budget import MemoryBudget
+from optuna_aes.samplers.trials import read_trials
 from optuna_aes.search import settings as settings_of
 from optuna_aes.search.records import (
     EXHAUSTED,
@@ -24,12 +24,13 @@ from optuna_aes.search.records import (
     key_of,
     recorded_picks,
     scored,
+    scores,
 )
 from optuna_aes.search.results import History, Point, Result
 from optuna_aes.search.settings import Plan, reference_sizes
 from optuna_aes.search.studies import Studies, complete, load
 from optuna_aes.space import EmbeddingSpace, Sizes
-from optuna_aes.storage import open_storage
+from optuna_aes.storage import open_storage, read_user_attr
 
 
 @dataclass(frozen=True)
@@ -119,15 +120,15 @@ def _fit_counts(record: Record) -> dict[str, int]:
 
 
 def _search_counts(record: Record) -> dict[str, int]:
-    states = [t.state for t in record.studies.search.get_trials(deepcopy=False)]
-    finished = states.count(TrialState.COMPLETE)
+    trials = read_trials(record.studies.search, record.space)
+    finished = trials.count(TrialState.COMPLETE)
     return {
         # A path of sizes may have fewer points than were asked for.
         "requested": finished if record.studies.search.user_attrs.get(EXHAUSTED) else record.plan.trials,
         "finished": finished,
-        "running": states.count(TrialState.RUNNING),
-        "failed": states.count(TrialState.FAIL),
-        "pruned": states.count(TrialState.PRUNED),
+        "running": trials.count(TrialState.RUNNING),
+        "failed": trials.count(TrialState.FAIL),
+        "pruned": trials.count(TrialState.PRUNED),
     }
 
 
@@ -210,22 +211,25 @@ def _point(record: Record, trials: list[FrozenTrial]) -> Point:
 
 def history(record: Record) -> History:
     """How the search went."""
-    trials = scored(record.studies.search, record.budget)
+    found = scores(record.studies.search, record.budget)
     fits = complete(record.studies.fit)
     epochs = fits[0].intermediate_values if fits else {}
     retrained = complete(record.studies.retrain)
     return History(
-        numbers=tuple(t.number for t in trials),
-        aucs=tuple(t.auc for t in trials),
-        params=tuple(t.params for t in trials),
+        numbers=tuple(found.numbers.tolist()),
+        aucs=tuple(found.aucs.tolist()),
+        params=tuple(found.params.tolist()),
         epochs=tuple(epochs[e] for e in sorted(epochs)),
         seconds={
-            "fit": _seconds(fits),
-            "search": _seconds(complete(record.studies.search)),
+            "fit": sum(float(t.user_attrs.get(SECONDS, 0.0)) for t in fits),
+            "search": _search_seconds(record),
             "retrain": sum(float(t.user_attrs.get(METRICS, {}).get("seconds", 0.0)) for t in retrained),
         },
     )
 
 
-def _seconds(trials: list[optuna.trial.FrozenTrial]) -> float:
-    return sum(float(t.user_attrs.get(SECONDS, 0.0)) for t in trials)
+def _search_seconds(record: Record) -> float:
+    # In this order: trials that come in between are not asked for.
+    seconds = read_user_attr(record.studies.search, SECONDS)
+    trials = read_trials(record.studies.search, record.space)
+    return sum(float(spent) for number, spent in seconds.items() if trials.complete[number])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 
 @dataclass(frozen=True)
@@ -121,16 +121,13 @@ class History:
     seconds: dict[str, float]
 
 
-def non_dominated(values: Sequence[float], costs: Sequence[float]) -> list[int]:
+def non_dominated(values: npt.ArrayLike, costs: npt.ArrayLike) -> list[int]:
     """Positions of the points that no other beats in both value (higher) and cost (lower), by ascending cost.
 
     Of points equal in both, the first is kept.
     """
-    order = sorted(range(len(values)), key=lambda i: (costs[i], -values[i], i))
-    front: list[int] = []
-    best = -np.inf
-    for i in order:
-        if values[i] > best:
-            front.append(i)
-            best = values[i]
-    return front
+    worth, cost = np.asarray(values, dtype=np.float64), np.asarray(costs)
+    order = np.lexsort((-worth, cost))  # stable
+    best = np.maximum.accumulate(worth[order])
+    before = np.concatenate([[-np.inf], best[:-1]])[: len(order)]
+    return [int(i) for i in order[worth[order] > before]]
