@@ -129,6 +129,12 @@ def compare(
             parser=numbers, metavar="X,X,…", show_default="0.1,0.25,0.5", help="Where to compare, of full size."
         ),
     ] = SHARES,
+    one_supernet: Annotated[
+        bool,
+        typer.Option(
+            "--one-supernet", help="All seeds search the first one's supernet: how stable is the search alone?"
+        ),
+    ] = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the figures.")] = None,
     markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table.")] = None,
     **values: Any,
@@ -139,7 +145,15 @@ def compare(
 
     explicit = {name for name in values if _is_explicit(ctx, name)}
     options = merged(source, values, explicit)
-    run_compare(options, strategies=strategies, seeds=seeds, shares=shares, html=html, markdown=markdown)
+    run_compare(
+        options,
+        strategies=strategies,
+        seeds=seeds,
+        shares=shares,
+        one_supernet=one_supernet,
+        html=html,
+        markdown=markdown,
+    )
 
 
 @app.command(help="How far a search is.")

@@ -24,6 +24,12 @@ from optuna_aes.search.compare import Comparison, Estimate, Row, Run, compare
 from optuna_aes.search.read import open_record
 from optuna_aes.strategies.base import OneShot
 
+LEGEND = (
+    "± one standard deviation between seeds · volume: of the test front above AUC 0.5 · seconds, trainings: of fit and "
+    "search, the latter in trainings at full size · agree: share of fields with equal sizes under two seeds · sd log2: of a "
+    "field's size between seeds · τ: inherited against retrained AUC"
+)
+
 
 def run_compare(
     options: SearchOptions,
@@ -31,6 +37,7 @@ def run_compare(
     strategies: Sequence[str],
     seeds: int,
     shares: Sequence[float],
+    one_supernet: bool = False,
     html: Path | None,
     markdown: Path | None,
 ) -> None:
@@ -41,6 +48,7 @@ def run_compare(
         strategies: Names of strategies.
         seeds: How many seeds of each.
         shares: Where to compare, as shares of the full-size parameters.
+        one_supernet: Whether all seeds search the supernet of the first, which tells how stable the search is by itself.
         html: Where the figures go, if anywhere.
         markdown: Where the table goes, if anywhere.
 
@@ -65,7 +73,7 @@ def run_compare(
     for number, one in enumerate(asked, 1):
         if not options.quiet:
             console.print(f"[bold]{one.name}[/bold]  [dim]{number} of {len(asked)}[/dim]")
-        _run(one, dataset, console, lender=_lender(one, asked[: number - 1]))
+        _run(one, dataset, console, lender=_lender(one, asked[: number - 1], any_seed=one_supernet))
     runs = [Run.of(open_record(one.name or "", options.storage)) for one in asked]
     found = compare(runs, shares)
     if html is not None:
@@ -85,7 +93,7 @@ def _asked(options: SearchOptions, strategy: str, seed: int, *, reference: bool)
     return replace(options, strategy=strategy, seed=seed, name=name, reference=reference)
 
 
-def _lender(one: SearchOptions, before: Sequence[SearchOptions]) -> str | None:
+def _lender(one: SearchOptions, before: Sequence[SearchOptions], *, any_seed: bool) -> str | None:
     """The search whose supernet this one would train again, if there is one."""
     mine = strategy_of(one)
     if not isinstance(mine, OneShot):
@@ -93,7 +101,7 @@ def _lender(one: SearchOptions, before: Sequence[SearchOptions]) -> str | None:
     for other in before:
         theirs = strategy_of(other)
         if (
-            other.seed == one.seed
+            (any_seed or other.seed == one.seed)
             and isinstance(theirs, OneShot)
             and theirs.fit_settings == mine.fit_settings
             and theirs.every_size == mine.every_size
@@ -112,10 +120,11 @@ def print_comparison(console: Console, found: Comparison) -> None:
     """Prints a table: a row for each strategy, and one for the uniform sizes."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
     for at, heading in enumerate(headings(found)):
-        table.add_column(heading, justify="left" if at == 0 else "right", no_wrap=at == 0)
+        table.add_column(heading, justify="left" if at == 0 else "right", no_wrap=True)
     for cells in rows(found):
         table.add_row(*cells)
-    console.print(table)
+    console.print(table, soft_wrap=True)
+    console.print(LEGEND, style="dim")
 
 
 def to_markdown(found: Comparison) -> str:
@@ -127,7 +136,7 @@ def to_markdown(found: Comparison) -> str:
 def headings(found: Comparison) -> list[str]:
     """Of the table's columns."""
     aucs = [f"AUC at {percent(share)}" for share in found.shares]
-    return ["strategy", *aucs, "hypervolume", "seconds", "trainings", "agreement", "sd log2 size", "τ"]
+    return ["strategy", *aucs, "volume", "seconds", "trainings", "agree", "sd log2", "τ"]
 
 
 def rows(found: Comparison) -> list[list[str]]:
@@ -152,4 +161,5 @@ def _cells(row: Row, shares: Sequence[float]) -> list[str]:
 def _shown(value: Estimate | None, *, digits: int = 4) -> str:
     if value is None:
         return "–"
-    return f"{value.mean:.{digits}f}" + (f" ± {value.std:.{digits}f}" if value.count > 1 else "")
+    spread = f" ± {value.std:.{digits}f}".replace(" 0.", " .") if value.count > 1 else ""
+    return f"{value.mean:.{digits}f}{spread}"

@@ -1,6 +1,6 @@
 """What a search found, as plotly figures and as one HTML page."""
 
-from optuna_aes.visualization._compare import compare_report, plot_compare, plot_cost
+from optuna_aes.visualization._compare import compare_report, plot_compare, plot_cost, plot_stability
 from optuna_aes.visualization._history import plot_history
 from optuna_aes.visualization._inherited import plot_inherited
 from optuna_aes.visualization._pareto import plot_pareto
@@ -15,5 +15,6 @@ __all__ = [
     "plot_inherited",
     "plot_pareto",
     "plot_sizes",
+    "plot_stability",
     "report",
 ]

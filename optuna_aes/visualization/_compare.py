@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -52,22 +52,40 @@ def plot_compare(found: Comparison) -> go.Figure:
 
 def plot_cost(found: Comparison) -> go.Figure:
     """Plots what each strategy's fit and search cost, in trainings of the full-size model, on a logarithmic axis."""
-    fig = style.figure("Cost of the search", "fit and scoring, without retraining", height=120 + 34 * len(found.rows))
-    rows = [row for row in found.rows if row.trainings is not None and row.trainings.mean > 0][::-1]
-    if not rows:
+    fig = style.figure("Cost of the search", "fit and scoring, without retraining", height=_height(found))
+    costs = {row.strategy: row.trainings.mean for row in found.rows if row.trainings is not None}
+    if not costs:
         return style.message(fig, "No full-size training to measure against")
-    costs = [row.trainings for row in rows if row.trainings is not None]
+    _bars(fig, costs, "{:.1f}")
+    fig.update_xaxes(title="Trainings of the full-size model", type="log")
+    return fig
+
+
+def plot_stability(found: Comparison) -> go.Figure:
+    """Plots how often a field has the same size under two seeds."""
+    fig = style.figure("Stability of the sizes", "mean over pairs of seeds, fields and budgets", height=_height(found))
+    agreements = {row.strategy: row.agreement for row in found.rows if row.agreement is not None}
+    if not agreements:
+        return style.message(fig, "Two seeds are needed to tell")
+    _bars(fig, agreements, "{:.2f}")
+    fig.update_xaxes(title="Share of fields with the same size", range=[0, 1.08])
+    return fig
+
+
+def _height(found: Comparison) -> int:
+    return 150 + 34 * len(found.rows)
+
+
+def _bars(fig: go.Figure, values: Mapping[str, float], form: str) -> None:
     fig.add_bar(
-        x=[c.mean for c in costs],
-        y=[row.strategy for row in rows],
+        x=list(values.values())[::-1],
+        y=list(values)[::-1],
         orientation="h",
         marker={"color": style.FRONT},
-        text=[f"{c.mean:.1f}" for c in costs],
+        text=[form.format(value) for value in values.values()][::-1],
         textposition="outside",
         cliponaxis=False,
     )
-    fig.update_xaxes(title="Trainings of the full-size model", type="log")
-    return fig
 
 
 def _add(
@@ -94,7 +112,7 @@ def compare_report(found: Comparison, path: str | os.PathLike[str], *, name: str
         name: Of the comparison.
     """
     sections = []
-    for at, fig in enumerate((plot_compare(found), plot_cost(found))):
+    for at, fig in enumerate((plot_compare(found), plot_cost(found), plot_stability(found))):
         meta = fig.layout.meta
         fig.update_layout(title=None, margin={"t": 24})
         data = json.dumps(json.loads(fig.to_json())).replace("</", "<\\/")
