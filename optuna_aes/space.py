@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import optuna
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from optuna_aes.errors import InputError
 
@@ -120,9 +120,14 @@ class EmbeddingSpace:
         """Parameters of every block at every candidate, int64 of shape (blocks, candidates)."""
         return self.rows[:, None] * np.array(self.candidates, dtype=np.int64)[None, :]
 
-    def distributions(self) -> dict[str, CategoricalDistribution]:
-        """The study's search space: one categorical distribution per block."""
-        return {b.parameter: CategoricalDistribution(self.candidates) for b in self.blocks}
+    def distributions(self) -> dict[str, CategoricalDistribution | IntDistribution]:
+        """The study's search space: a categorical distribution per block, or an integer one where no size is left out."""
+        low, high = self.candidates[0], self.candidates[-1]
+        whole = len(self.candidates) == high - low + 1
+        return {
+            b.parameter: IntDistribution(low, high) if whole else CategoricalDistribution(self.candidates)
+            for b in self.blocks
+        }
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> Sizes:
         """Asks the trial for every block's size.
@@ -133,7 +138,14 @@ class EmbeddingSpace:
         Returns:
             The sizes by block name, in the space's order.
         """
-        return {b.name: int(trial.suggest_categorical(b.parameter, self.candidates)) for b in self.blocks}
+        return self.from_params(
+            {
+                name: trial.suggest_int(name, over.low, over.high)
+                if isinstance(over, IntDistribution)
+                else trial.suggest_categorical(name, over.choices)
+                for name, over in self.distributions().items()
+            }
+        )
 
     def uniform(self, size: int) -> Sizes:
         """The same size for every block."""

@@ -94,7 +94,7 @@ class _Trim:
     def scorer(self) -> SubnetScorer:
         """Loaded when there is something to compare, for the supernet may be large."""
         context = self.context
-        return context.strategy.scorer(load_supernet(context), context.task.dataset, seed=context.seed)
+        return context.one_shot.scorer(load_supernet(context), context.task.dataset, seed=context.seed)
 
     def __call__(self, order: Sequence[Scored]) -> Scored:
         """The pick, of sizes ordered by score."""

@@ -17,7 +17,7 @@ from optuna_aes.search.studies import Studies
 from optuna_aes.search.task import Task, resolve_device
 from optuna_aes.space import EmbeddingSpace
 from optuna_aes.storage import Checkpoints
-from optuna_aes.strategies.base import Strategy
+from optuna_aes.strategies.base import OneShot, Strategy
 
 if TYPE_CHECKING:
     import optuna
@@ -52,6 +52,12 @@ class Context:
     def space(self) -> EmbeddingSpace:
         """What is searched."""
         return self.task.space
+
+    @property
+    def one_shot(self) -> OneShot:
+        """The strategy, in those stages that only one with a supernet comes to."""
+        assert isinstance(self.strategy, OneShot)
+        return self.strategy
 
     @cached_property
     def device(self) -> torch.device:

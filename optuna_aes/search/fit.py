@@ -12,13 +12,16 @@ from optuna_aes.models.training import Epoch
 from optuna_aes.search.context import Context, resume, saving
 from optuna_aes.search.records import SECONDS
 from optuna_aes.search.studies import UNDONE, complete, enqueue, work_through
+from optuna_aes.strategies.base import OneShot
 
 KEY = "fit"
 SUPERNET = "supernet"
 
 
 def fit(context: Context) -> None:
-    """Trains the supernet, unless it is trained already."""
+    """Trains the supernet, unless it is trained already, or the strategy has none."""
+    if not isinstance(context.strategy, OneShot):
+        return
     study = context.studies.fit
     total = context.task.fit_options.epochs
     done = bool(complete(study))
@@ -45,7 +48,7 @@ def load_supernet(context: Context) -> Supernet:
 
 
 def _untrained(context: Context) -> Supernet:
-    return context.strategy.supernet(
+    return context.one_shot.supernet(
         context.task.dataset.schema, context.task.candidates, model=context.task.model, seed=context.seed
     )
 
@@ -57,7 +60,7 @@ def _objective(context: Context, trial: optuna.Trial) -> float:
         return float(found[1]["auc"])
     supernet = _untrained(context)
     options = context.task.fit_options
-    trainer = context.strategy.trainer(
+    trainer = context.one_shot.trainer(
         supernet, context.task.dataset, options=options, seed=context.seed, device=context.device
     )
     checkpoints = context.checkpoints(study, KEY)
@@ -74,7 +77,7 @@ def _objective(context: Context, trial: optuna.Trial) -> float:
 
     trainer.run(on_epoch=on_epoch, on_step=listener.step)
     started = time.perf_counter()
-    context.strategy.finish(supernet, context.task.dataset, seed=context.seed)
+    context.one_shot.finish(supernet, context.task.dataset, seed=context.seed)
     seconds = sum(e.seconds for e in trainer.history) + time.perf_counter() - started
     trial.set_user_attr(SECONDS, seconds)
     meta = {"auc": trainer.best_auc, "seconds": seconds}

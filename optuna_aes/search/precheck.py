@@ -16,7 +16,7 @@ from optuna_aes.search.studies import check_name, find
 from optuna_aes.search.task import check_place
 from optuna_aes.space import EmbeddingSpace
 from optuna_aes.storage import check_artifacts, check_storage, open_storage
-from optuna_aes.strategies.base import Strategy
+from optuna_aes.strategies.base import OneShot, Strategy
 from optuna_aes.strategies.registry import name_of
 
 # Stands in for a table that is not read yet: whatever is a budget of some table is a budget of this one.
@@ -90,7 +90,7 @@ def check_batches(model: ModelOptions, strategy: Strategy, train: TrainOptions, 
     Raises:
         InputError: If there would be one.
     """
-    normed = model.batch_norm or strategy.normalises
+    normed = model.batch_norm or (isinstance(strategy, OneShot) and strategy.normalises)
     if normed and min(train.batch_size, fit.batch_size) < 2:
         what = "batch_norm" if model.batch_norm else f"the supernet of {strategy}"
         raise InputError(f"batch_size=1 leaves {what} nothing to average over: give at least 2")
@@ -145,7 +145,11 @@ def settings_for(
         "fields": dict(zip(space.names, space.rows.tolist(), strict=True)),
         "candidates": list(space.candidates),
         "retrain_candidates": sorted({*space.candidates, *reference_sizes(space.full)}),
-        "strategy": {"name": name_of(strategy), "options": settings_of.jsonable(strategy)},
+        "strategy": {
+            "name": name_of(strategy),
+            "options": settings_of.jsonable(strategy),
+            "one_shot": isinstance(strategy, OneShot),
+        },
         "budget": budget,
         "model": settings_of.jsonable(model),
         "train": settings_of.jsonable(train),

@@ -11,13 +11,17 @@ import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from optuna_aes.budget import MemoryBudget
+from optuna_aes.budget import CONSTRAINT, MemoryBudget
 from optuna_aes.errors import InputError
 from optuna_aes.models.supernet import Supernet
 from optuna_aes.samplers import AdaSSSampler, FrontPathSampler
 from optuna_aes.search.context import Context
+from optuna_aes.search.records import SECONDS
 from optuna_aes.space import EmbeddingSpace, Sizes
 from optuna_aes.strategies.adass.strategy import AdaSS
+
+GROUP = 8
+"""Trials that are proposed, scored and recorded together, where the sampler does not say."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,12 @@ class Proposer(Protocol):
         """Proposals for trial ``number`` and those after it; none when there is nothing left to try."""
 
 
-def proposer_of(context: Context, supernet: Supernet) -> Proposer:
+def proposer_of(context: Context, supernet: Supernet | None) -> Proposer:
     """The proposer that the strategy asks for.
+
+    Args:
+        context: The search.
+        supernet: Its trained supernet, where it has one: the path of sizes is read off it.
 
     Raises:
         InputError: If it asks for one that does not exist.
@@ -46,17 +54,16 @@ def proposer_of(context: Context, supernet: Supernet) -> Proposer:
         assert isinstance(strategy, AdaSS)
         policy = AdaSSSampler(space, budget, options=strategy.policy, seed=context.seed)
         return lambda study, number: [Proposal(sizes) for sizes in policy.propose(study, number)]
-    if strategy.sampler == "path":
-        points = [space.from_indices(point) for point in strategy.path(supernet)]
+    if strategy.sampler == "path" and supernet is not None:
+        points = [space.from_indices(point) for point in context.one_shot.path(supernet)]
         along = FrontPathSampler(space, budget, points, seed=context.seed)
         return lambda study, number: [Proposal(sizes) for sizes in along.propose(study, GROUP)]
     if strategy.sampler in STOCK:
-        return Stock(space, budget, strategy.sampler, seed=context.seed)
+        group = GROUP if supernet is not None else 1
+        return Stock(space, budget, strategy.sampler, seed=context.seed, group=group)
     known = ", ".join(("adass", "path", *STOCK))
     raise InputError(f"strategy {strategy.name!r} asks for sampler={strategy.sampler!r}: give one of {known}")
 
-
-GROUP = 8
 
 STOCK: dict[str, Callable[[int], BaseSampler]] = {
     "tpe": lambda seed: TPESampler(seed=seed, multivariate=True),
@@ -76,16 +83,20 @@ class Stock:
         budget: What the sampler learns to keep to.
         name: Which sampler.
         seed: Of the sampler, together with the number of trials, so that a search taken up again does not repeat itself.
+        group: How many proposals inside the budget are wanted at a time.
     """
 
     # Where a sampler has not found the budget yet, a group ends after so many proposals over it.
     MOST_MISSES = 50
 
-    def __init__(self, space: EmbeddingSpace, budget: MemoryBudget, name: str, *, seed: int) -> None:
+    def __init__(
+        self, space: EmbeddingSpace, budget: MemoryBudget, name: str, *, seed: int, group: int = GROUP
+    ) -> None:
         self.space = space
         self.budget = budget
         self.make = STOCK[name]
         self.seed = seed
+        self.group = group
 
     def __call__(self, study: optuna.Study, number: int) -> list[Proposal]:
         """See :class:`Proposer`."""
@@ -94,7 +105,7 @@ class Stock:
         shadow.add_trials(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
         found: list[Proposal] = []
         hits = misses = 0
-        while hits < GROUP and misses < self.MOST_MISSES:
+        while hits < self.group and misses < self.MOST_MISSES:
             trial = shadow.ask(dict(self.space.distributions()))
             sizes = self.space.from_params(trial.params)
             fits = self.budget.fits(sizes)
@@ -104,6 +115,20 @@ class Stock:
                 shadow.tell(trial, state=TrialState.PRUNED)
             found.append(Proposal(sizes, _own(shadow._storage.get_trial(trial._trial_id))))
         return found
+
+
+def recorded(context: Context, proposal: Proposal, auc: float | None, seconds: float = 0.0) -> FrozenTrial:
+    """A proposal as a finished trial, or as a pruned one where the sizes are over budget and have no score."""
+    sizes = proposal.sizes
+    return optuna.create_trial(
+        state=TrialState.PRUNED if auc is None else TrialState.COMPLETE,
+        values=None if auc is None else [auc, float(context.space.cost(sizes).params)],
+        params=context.space.to_params(sizes),
+        distributions=dict(context.space.distributions()),
+        constraints={CONSTRAINT: context.budget.violation(sizes)},
+        user_attrs={SECONDS: round(seconds, 6)},
+        system_attrs=dict(proposal.system_attrs),
+    )
 
 
 def _own(trial: FrozenTrial) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def _fit_counts(record: Record) -> dict[str, int]:
     trials = record.studies.fit.get_trials(deepcopy=False)
     states = [t.state for t in trials]
     return {
-        "requested": 1,
+        "requested": int(record.settings["strategy"].get("one_shot", True)),
         "finished": int(TrialState.COMPLETE in states),
         "running": states.count(TrialState.RUNNING),
         "failed": int(bool(states) and set(states) == {TrialState.FAIL}),

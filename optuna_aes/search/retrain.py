@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState
@@ -34,7 +35,7 @@ def retrain(context: Context) -> None:
     known = {key_of(t, space) for t in trials if t.state != TrialState.FAIL}
     for key, job in wanted.items():
         if key not in known:
-            attrs = {SEED: job.seed, SOURCE: job.search_trial, INHERITED: job.auc_inherited}
+            attrs: dict[str, Any] = {SEED: job.seed, SOURCE: job.search_trial, INHERITED: job.auc_inherited}
             enqueue(study, space.to_params(job.sizes), **attrs)
 
     def finished(*also: str) -> int:

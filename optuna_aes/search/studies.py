@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -200,9 +200,28 @@ def interrupted(error: BaseException | None) -> bool:
     return error is not None
 
 
-def enqueue(study: optuna.Study, params: dict[str, int], **attrs: object) -> None:
-    """Enqueues one piece of work."""
-    study.enqueue_trial(params, user_attrs={"aes:work": True, **attrs})
+def enqueue(
+    study: optuna.Study,
+    params: dict[str, int],
+    *,
+    system_attrs: Mapping[str, object] | None = None,
+    **attrs: object,
+) -> None:
+    """Enqueues one piece of work.
+
+    Args:
+        study: Where.
+        params: The trial's parameters.
+        system_attrs: What a sampler wants to find with it later.
+        attrs: User attributes.
+    """
+    waiting = optuna.create_trial(
+        state=TrialState.WAITING,
+        # As Study.enqueue_trial writes it, which takes no attributes of a sampler.
+        system_attrs={"fixed_params": params, **(system_attrs or {})},
+        user_attrs={"aes:work": True, **attrs},
+    )
+    study.add_trial(waiting)
 
 
 def complete(study: optuna.Study) -> list[FrozenTrial]:

@@ -1,6 +1,6 @@
-"""What a strategy is: how a supernet is made, trained and scored, and which sampler searches it.
+"""What a strategy is: which sampler searches, and for most of them how a supernet is made, trained and scored.
 
-A strategy of one's own is a frozen dataclass that derives from :class:`Strategy`, or from one of ours; the command line
+A strategy of one's own is a frozen dataclass that derives from :class:`OneShot`, or from one of ours; the command line
 takes it as ``--strategy module:Class``, and its fields as ``--set name=value``.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Strategy(ABC):
-    """Fits a supernet once and scores many choices of sizes with its weights.
+    """A way to search sizes.
 
     Subclasses are frozen dataclasses: their fields are the strategy's options, and are stored with the study.
     """
@@ -33,7 +33,7 @@ class Strategy(ABC):
     """The name in studies and reports."""
 
     sampler: ClassVar[str] = "path"
-    """Who proposes sizes: ``"adass"``, ``"path"`` (along :meth:`path`), or Optuna's ``"tpe"``, ``"nsga2"``, ``"gp"``."""
+    """Who proposes sizes: ``"adass"``, ``"path"`` (see :meth:`OneShot.path`), or Optuna's ``"tpe"``, ``"nsga2"``, ``"gp"``."""
 
     every_size: ClassVar[bool] = False
     """Whether the method can take every whole number up to D for a size, where no candidates are given."""
@@ -47,11 +47,6 @@ class Strategy(ABC):
         """Shares of the budget at which sizes are picked for retraining."""
 
     @property
-    def normalises(self) -> bool:
-        """Whether the supernet normalises over batches, which a batch of one row does not allow."""
-        return False
-
-    @property
     def horizon(self) -> int | None:
         """The trials along which it anneals, if it does."""
         return None
@@ -59,6 +54,15 @@ class Strategy(ABC):
     def planned(self, trials: int) -> Self:
         """The strategy for a search of so many trials; as it is unless it anneals along them."""
         return self
+
+
+class OneShot(Strategy):
+    """Fits a supernet once and scores many choices of sizes with its weights."""
+
+    @property
+    def normalises(self) -> bool:
+        """Whether the supernet normalises over batches, which a batch of one row does not allow."""
+        return False
 
     @abstractmethod
     def supernet(self, schema: Schema, candidates: Sequence[int], *, model: ModelOptions, seed: int = 0) -> Supernet:
@@ -76,7 +80,7 @@ class Strategy(ABC):
     ) -> Trainer:
         """The training of a supernet."""
 
-    def finish(self, supernet: Supernet, dataset: Dataset, *, seed: int = 0) -> None:  # noqa: B027 - most need nothing
+    def finish(self, supernet: Supernet, dataset: Dataset, *, seed: int = 0) -> None:
         """Works out what the search needs of a trained supernet, into its buffers; they are stored with its weights."""
 
     @abstractmethod

@@ -25,6 +25,8 @@ STRATEGIES = {
     "tpe": f"{_STOCK}:TPE",
     "nsga2": f"{_STOCK}:NSGAII",
     "gp": f"{_STOCK}:GP",
+    "retrain-tpe": "optuna_aes.strategies.baselines.scratch:RetrainTPE",
+    "retrain-nsga2": "optuna_aes.strategies.baselines.scratch:RetrainNSGAII",
     "uniform": f"{_RULES}:Uniform",
     "mde": f"{_RULES}:MDE",
 }
@@ -48,7 +50,7 @@ def strategy_class(name: str) -> type[Strategy]:
     from optuna_aes.strategies.base import Strategy
 
     if not (isinstance(found, type) and issubclass(found, Strategy) and dataclasses.is_dataclass(found)):
-        raise InputError(f"strategy={name!r} is no dataclass that derives from optuna_aes.Strategy")
+        raise InputError(f"strategy={name!r} is no dataclass that derives from optuna_aes.strategies.base.Strategy")
     return found
 
 

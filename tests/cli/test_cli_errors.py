@@ -77,7 +77,7 @@ def test_a_table_that_cannot_be_used(folder: Path, aes: Run, content: bytes, tex
 BAD_OPTIONS = {
     "missing file": ("search nope.csv", "nope.csv does not exist"),
     "another label": ("search clicks.csv --label lable", "did you mean 'label'?"),
-    "unknown strategy": ("search clicks.csv --strategy random", "strategy='random' is not known: give one of adass"),
+    "unknown strategy": ("search clicks.csv --strategy randon", "strategy='randon' is not known: give one of adass"),
     "budget above 100 %": ("search clicks.csv --budget 150%", "out of range"),
     "budget of nothing": ("search clicks.csv --budget 0", "out of range"),
     "budget below zero": ("search clicks.csv --budget=-0.5", "out of range"),

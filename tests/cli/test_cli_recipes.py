@@ -13,6 +13,7 @@ import pytest
 from optuna_aes.cli import request
 from optuna_aes.cli.options import SearchOptions, option_types
 from optuna_aes.cli.recipe import merged, read_recipe
+from optuna_aes.cli.strategy import strategy_of
 from optuna_aes.data import EncodeOptions
 from optuna_aes.errors import InputError
 from optuna_aes.models.backbones.registry import BACKBONES
@@ -40,7 +41,7 @@ def test_the_defaults_are_the_librarys() -> None:
 
     assert request.encoding(options) == EncodeOptions()
     assert request.training(options) == TrainOptions()
-    assert request.adass(options) == AdaSS()
+    assert strategy_of(options) == AdaSS()
     assert request.candidates(options) == (0, 1, 2, 4, 8, 16)
     for of_library in (Plan(), ModelOptions()):
         for field in dataclasses.fields(of_library):

@@ -23,14 +23,14 @@ from optuna_aes.models.supernet import SubnetScorer, Supernet
 from optuna_aes.models.training import Feed, Trainer, TrainOptions
 from optuna_aes.strategies.adass.policy import Floats, PolicyOptions
 from optuna_aes.strategies.adass.sampling import PathSampler, SamplingOptions
-from optuna_aes.strategies.base import Strategy
+from optuna_aes.strategies.base import OneShot
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
 @dataclass(frozen=True)
-class AdaSS(Strategy):
+class AdaSS(OneShot):
     """The AdaS&S strategy.
 
     Args:

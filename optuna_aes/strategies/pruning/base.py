@@ -19,12 +19,12 @@ from optuna_aes.models.masked import MaskedEmbedding
 from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.supernet import SubnetScorer, Supernet
 from optuna_aes.models.training import Trainer, TrainOptions
-from optuna_aes.strategies.base import Strategy
+from optuna_aes.strategies.base import OneShot
 from optuna_aes.strategies.paths import threshold_path, to_candidates
 
 
 @dataclass(frozen=True)
-class Pruning(Strategy):
+class Pruning(OneShot):
     """Trains all fields at full size and ranks their columns; every threshold on the rank is a choice of sizes.
 
     Args:
