@@ -56,9 +56,12 @@ class MaskedEmbedding(PrefixEmbedding):
         """See :meth:`SharedEmbedding.select`. Columns stay where they are, so the groups have full width."""
         (full,) = bank
         sizes = self.candidate_sizes[torch.from_numpy(np.asarray(path, dtype=np.int64)).to(full.device)]
-        # Of equally important columns the first ones are kept.
-        rank = self.importance.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-        kept = rank < sizes.unsqueeze(1)
+        kept = self.kept(sizes)
         fields = torch.nonzero(sizes > 0).squeeze(1)
         columns = fields.unsqueeze(1) * self.dim + torch.arange(self.dim, device=full.device)
         return [full[:, fields] * kept[fields]], columns.reshape(-1)
+
+    def kept(self, sizes: Tensor) -> Tensor:
+        """Which columns the sizes keep, bool of shape ``(fields, D)``: of equally important ones the first."""
+        rank = self.importance.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+        return rank < sizes.unsqueeze(1)

@@ -148,6 +148,8 @@ class Trainer:
         device: Where to train.
         hook: What a supernet adds to each step.
         evaluate: Gives the validation AUC of the model; a plain forward pass by default.
+        keep: Which epoch's weights the training ends with: ``"best"``, those of the best validation AUC, or ``"last"``, for
+            trainings that change the model on purpose, whose AUC may fall on the way.
     """
 
     def __init__(
@@ -161,7 +163,11 @@ class Trainer:
         device: torch.device | str = "cpu",
         hook: StepHook | None = None,
         evaluate: Callable[[], float] | None = None,
+        keep: str = "best",
     ) -> None:
+        if keep not in ("best", "last"):
+            raise InputError(f"keep={keep!r} is not known: give 'best' or 'last'")
+        self.keep = keep
         self.device = torch.device(device)
         self.model = model.to(self.device)
         for module in model.modules():
@@ -198,7 +204,7 @@ class Trainer:
         return bool(stopped) or self.epoch >= self.options.epochs
 
     def run(self, *, on_epoch: OnEpoch | None = None, on_step: OnStep | None = None) -> list[Epoch]:
-        """Trains to the end, and leaves the weights of the best validation AUC in the model.
+        """Trains to the end, and leaves the weights of the best validation AUC, or the last ones, in the model.
 
         Args:
             on_epoch: Called at every epoch's end with the epoch and a function that gives the state to resume from.
@@ -260,6 +266,9 @@ class Trainer:
         return loss.detach()
 
     def _after_epoch(self, score: float) -> None:
+        if self.keep == "last":
+            self.best_auc = score  # of the weights that are kept, as ever
+            return
         if score > self.best_auc:
             self.best_auc, self.bad_epochs = score, 0
             self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}

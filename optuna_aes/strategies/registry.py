@@ -19,6 +19,8 @@ STRATEGIES = {
     "adass": "optuna_aes.strategies.adass.strategy:AdaSS",
     "magnitude": f"{_PRUNING}.magnitude:Magnitude",
     "saliency": f"{_PRUNING}.saliency:Saliency",
+    "dnis": "optuna_aes.strategies.dnis.strategy:DNIS",
+    "sham": "optuna_aes.strategies.sham.strategy:SHAM",
     "random": f"{_STOCK}:Random",
     "tpe": f"{_STOCK}:TPE",
     "nsga2": f"{_STOCK}:NSGAII",

@@ -1,0 +1,1 @@
+"""DNIS: a soft selection of every field's columns, trained on validation batches beside the weights."""
