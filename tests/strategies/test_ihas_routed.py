@@ -39,10 +39,10 @@ def routed(schema: Schema = PLAIN, features: str = "gates", *, seed: int = 0) ->
     if features == "random":
         model.router.multipliers.copy_(multipliers(schema.columns, seed))
         return model.eval()
-    model.router.table.weight.normal_(generator=generator)
+    model.router.table.normal_(generator=generator)
     if model.router.options.gated:
         model.router.gates.out.weight.normal_(generator=generator)
-    values = model.router.layout.pool(model.router.table.lookup(model.router.layout.rows(ids)), ids)
+    values = model.router.values(ids)
     gates = model.router.gates(values) if model.router.options.gated else None
     model.router.centroids.copy_(features_of(values, gates, features))
     return model.eval()

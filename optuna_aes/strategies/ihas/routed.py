@@ -13,7 +13,6 @@ from optuna_aes.data.dataset import Schema
 from optuna_aes.errors import InputError
 from optuna_aes.models.layout import FieldLayout
 from optuna_aes.models.model import CTRModel, ModelOptions, seeded
-from optuna_aes.models.rows import RowTable
 from optuna_aes.strategies.ihas.gates import GateNetwork, gate_params
 
 FEATURES = ("masked", "gates", "unmasked", "random")
@@ -95,6 +94,7 @@ class Router(nn.Module):
         count: Number of clusters.
     """
 
+    table: Tensor
     centroids: Tensor
     multipliers: Tensor
 
@@ -107,7 +107,8 @@ class Router(nn.Module):
             return
         fields = len(schema.fields)
         self.layout = FieldLayout(schema)
-        self.table = RowTable(self.layout.total_rows, options.dim, std=0.0)
+        # A buffer and no RowTable, for which the optimiser of the models' tables would keep moments.
+        self.register_buffer("table", torch.zeros(self.layout.total_rows, options.dim))
         if options.gated:
             gates = GateNetwork(fields, options.dim, kind=options.gate, hidden=options.hidden)
             self.gates = gates.requires_grad_(False)
@@ -125,12 +126,16 @@ class Router(nn.Module):
         super().train(False)
         return self
 
+    def values(self, ids: Tensor) -> Tensor:
+        """Embeddings of shape ``(batch, fields, D)``."""
+        return self.layout.pool(nn.functional.embedding(self.layout.rows(ids), self.table), ids)
+
     @torch.no_grad()
     def forward(self, ids: Tensor) -> Tensor:
         """Clusters of rows, int64 of shape ``(batch,)``."""
         if self.options.features == "random":
             return hashed(ids, self.multipliers, self.count)
-        values = self.layout.pool(self.table.lookup(self.layout.rows(ids)), ids)
+        values = self.values(ids)
         gates = self.gates(values) if self.options.gated else None
         return nearest_of(features_of(values, gates, self.options.features), self.centroids)
 

@@ -11,13 +11,14 @@ columns are ranked within a cluster by that share.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from optuna_aes.budget import check_levels
 from optuna_aes.data.dataset import Dataset, Schema
@@ -25,9 +26,10 @@ from optuna_aes.errors import InputError
 from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.supernet import SubnetScorer, Supernet
 from optuna_aes.models.training import Feed, Trainer, TrainOptions
-from optuna_aes.strategies.base import Strategy
+from optuna_aes.space import ClusteredSpace, EmbeddingSpace
+from optuna_aes.strategies.base import OneShot
 from optuna_aes.strategies.ihas.gates import GATES, regulariser
-from optuna_aes.strategies.ihas.routed import RouterOptions
+from optuna_aes.strategies.ihas.routed import RoutedModel, RouterOptions, routed_model
 from optuna_aes.strategies.ihas.supernet import ClusterScorer, GatedSupernet
 from optuna_aes.strategies.paths import threshold_path, to_candidates
 
@@ -37,7 +39,7 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class IHAS(Strategy):
+class IHAS(OneShot):
     """The iHAS strategy.
 
     Args:
@@ -52,6 +54,8 @@ class IHAS(Strategy):
             and not by what their gates let through. Measured on planted populations, see ``studies/bench/mixed.py``.
         control: ``"none"``, or what iHAS must beat: ``"one"`` cluster, ``"random"`` clusters, ``"unmasked"`` embeddings
             in place of masked ones.
+        count_router: Whether the router's tables and network count towards cost and budget. They hold more than a full-size
+            model does; leave them out where another model serves the same embeddings anyway.
         cluster_rows: Training rows that are clustered, at most.
         levels: Shares of the budget at which sizes are picked for retraining.
         score_rows: Validation rows that score a choice of sizes, at most.
@@ -71,6 +75,7 @@ class IHAS(Strategy):
     hidden: int = 64
     features: str = "gates"
     control: str = "none"
+    count_router: bool = True
     cluster_rows: int = 100_000
     levels: tuple[float, ...] = (1.0, 0.7, 0.5, 0.3)
     score_rows: int = 50_000
@@ -110,6 +115,34 @@ class IHAS(Strategy):
         """What a router over embeddings of width ``dim`` is made of."""
         features = self.control if self.control in ("random", "unmasked") else self.features
         return RouterOptions(features=features, dim=dim, gate=self.gate, hidden=self.hidden)
+
+    def space(self, fields: EmbeddingSpace) -> EmbeddingSpace:
+        """A size for every field in every cluster."""
+        router = self.router_options(fields.full).params(int(fields.rows.sum()), len(fields))
+        counts = self.counts
+        return ClusteredSpace(fields, clusters=max(counts), router=router, counted=self.count_router, least=min(counts))
+
+    def model(
+        self,
+        schema: Schema,
+        sizes: Mapping[str, int],
+        *,
+        dim: int,
+        options: ModelOptions,
+        supernet: Callable[[], Supernet],
+        seed: int = 0,
+    ) -> nn.Module:
+        """One untrained model per cluster behind the fitted router; one model alone where there is one cluster.
+
+        They are trained as one model: every batch is routed, so that each cluster's model learns from its own rows alone.
+        Validation AUC, early stopping and learning rate are those of all clusters together.
+        """
+        router = self.router_options(dim)
+        model = routed_model(schema, sizes, dim=dim, options=options, router=router, seed=seed)
+        if isinstance(model, RoutedModel):
+            net = gated(supernet())
+            model.router.load_state_dict(net.router(net.clusterings()[len(model.models)]).state_dict())
+        return model
 
     def supernet(self, schema: Schema, candidates: Sequence[int], *, model: ModelOptions, seed: int = 0) -> Supernet:
         """The untrained full-size model with its gate network."""

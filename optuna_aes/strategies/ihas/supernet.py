@@ -123,8 +123,10 @@ class GatedSupernet(Supernet):
         if self.router_options.features == "random":
             return Router.by_chance(self.schema, self.router_options, count, self.multipliers)
         router = Router(self.schema, self.router_options, count)
-        table = self.embedding.get_submodule("table")
-        state = {"table.weight": table.weight, "centroids": self._buffer("centroids", position)[:count]}
+        state = {
+            "table": self.embedding.get_parameter("table.weight"),
+            "centroids": self._buffer("centroids", position)[:count],
+        }
         if self.router_options.gated:
             state |= {f"gates.{name}": value for name, value in self.gates.state_dict().items()}
         router.load_state_dict(state)
