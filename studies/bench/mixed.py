@@ -30,6 +30,7 @@ SEARCHES = {
     "masked": replace(TWO, features="masked"),
     "gates": TWO,
     "gates, 4 clusters": replace(TWO, clusters=(4,)),
+    "gates, warm": replace(TWO, warm=True),
     "gates, concrete": replace(TWO, gate="concrete"),
 }
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,12 @@ from optuna_aes.errors import InputError
 from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.training import TrainOptions, TrainState, auc
 from optuna_aes.strategies.ihas.gates import regulariser
+from optuna_aes.strategies.ihas.routed import RoutedModel, RouterOptions
 from optuna_aes.strategies.ihas.strategy import IHAS
 from optuna_aes.strategies.ihas.supernet import GatedSupernet
 
-MODEL = ModelOptions(hidden=(6,), init_std=0.3)
+# As wide as the input, which a warm start must not confuse with it.
+MODEL = ModelOptions(hidden=(12,), init_std=0.3)
 TRAIN = TrainOptions(epochs=3, batch_size=64, lr=0.02, patience=0)
 
 
@@ -140,3 +143,41 @@ def test_a_number_of_clusters_that_lost_some_stands_for_those_it_has() -> None:
 def test_options_that_cannot_be_are_refused(options: dict[str, Any], text: str) -> None:
     with pytest.raises(InputError, match=text):
         IHAS(**options)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "align"), [("deepfm", "linear"), ("dcnv2", "linear"), ("dcnv2", "pad"), ("mlp", "pad")]
+)
+def test_a_warm_start_is_the_supernet_under_its_mask(backbone: str, align: str, data: Dataset) -> None:
+    model = replace(MODEL, backbone=backbone, align=align)
+    net = GatedSupernet(
+        PLAIN, (0, 1, 2, 3, 4), options=model, router=RouterOptions("gates", 4), clusters=(1, 2), seed=2
+    ).eval()
+    generator = torch.Generator().manual_seed(0)
+    net.found.copy_(torch.tensor([1, 2]))
+    net.shares(1).copy_(torch.rand(2, 3, 4, generator=generator))
+    if net.embedding.linear is not None:
+        net.embedding.linear.weight.normal_(generator=generator)
+    chosen = {"user@0": 2, "item@0": 0, "hour@0": 4, "user@1": 1, "item@1": 3, "hour@1": 1}
+    ids = ids_of(data.valid)
+    routed = IHAS(clusters=(1, 2), warm=True).model(
+        PLAIN, chosen, dim=4, options=model, supernet=lambda: net, seed=7
+    )  # fmt: skip
+    assert isinstance(routed, RoutedModel)
+    kept = net.kept(1, torch.tensor([[2, 0, 4], [1, 3, 1]]))
+    assert kept.sum(2).tolist() == [[2, 0, 4], [1, 3, 1]]
+    with torch.no_grad():
+        for one, mask in zip(routed.eval().models, kept, strict=True):
+            expected = net.backbone([net.values(ids) * mask], net.embedding.first_order(ids))
+            torch.testing.assert_close(one(ids), expected)
+
+
+def test_a_warm_start_of_one_model(data: Dataset) -> None:
+    net = fitted(IHAS(clusters=(1,)), data)
+    sizes = {"user@0": 4, "item@0": 4, "hour@0": 4}
+    model = IHAS(clusters=(1,), warm=True).model(
+        PLAIN, sizes, dim=4, options=MODEL, supernet=lambda: net
+    )  # fmt: skip
+    ids = ids_of(data.valid)
+    expected = net.backbone([net.values(ids)], net.embedding.first_order(ids))
+    torch.testing.assert_close(model.eval()(ids), expected)

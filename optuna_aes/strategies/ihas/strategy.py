@@ -23,13 +23,14 @@ from torch import nn
 from optuna_aes.budget import check_levels
 from optuna_aes.data.dataset import Dataset, Schema
 from optuna_aes.errors import InputError
-from optuna_aes.models.model import ModelOptions
+from optuna_aes.models.model import CTRModel, ModelOptions
 from optuna_aes.models.supernet import SubnetScorer, Supernet
 from optuna_aes.models.training import Feed, Trainer, TrainOptions
 from optuna_aes.space import ClusteredSpace, EmbeddingSpace
 from optuna_aes.strategies.base import OneShot
 from optuna_aes.strategies.ihas.gates import GATES, regulariser
-from optuna_aes.strategies.ihas.routed import RoutedModel, RouterOptions, routed_model
+from optuna_aes.strategies.ihas.inherit import inherit
+from optuna_aes.strategies.ihas.routed import RoutedModel, RouterOptions, cluster_sizes, routed_model
 from optuna_aes.strategies.ihas.supernet import ClusterScorer, GatedSupernet
 from optuna_aes.strategies.paths import threshold_path, to_candidates
 
@@ -56,6 +57,7 @@ class IHAS(OneShot):
             in place of masked ones.
         count_router: Whether the router's tables and network count towards cost and budget. They hold more than a full-size
             model does; leave them out where another model serves the same embeddings anyway.
+        warm: Whether the clusters' models start from the shared weights, and not from scratch.
         cluster_rows: Training rows that are clustered, at most.
         levels: Shares of the budget at which sizes are picked for retraining.
         score_rows: Validation rows that score a choice of sizes, at most.
@@ -76,6 +78,7 @@ class IHAS(OneShot):
     features: str = "gates"
     control: str = "none"
     count_router: bool = True
+    warm: bool = False
     cluster_rows: int = 100_000
     levels: tuple[float, ...] = (1.0, 0.7, 0.5, 0.3)
     score_rows: int = 50_000
@@ -139,9 +142,18 @@ class IHAS(OneShot):
         """
         router = self.router_options(dim)
         model = routed_model(schema, sizes, dim=dim, options=options, router=router, seed=seed)
-        if isinstance(model, RoutedModel):
-            net = gated(supernet())
-            model.router.load_state_dict(net.router(net.clusterings()[len(model.models)]).state_dict())
+        models = list(model.models) if isinstance(model, RoutedModel) else [model]
+        if len(models) == 1 and not self.warm:
+            return model
+        net = gated(supernet())
+        position = net.clusterings().get(len(models))
+        if isinstance(model, RoutedModel) and position is not None:
+            model.router.load_state_dict(net.router(position).state_dict())
+        if self.warm and position is not None:
+            of_cluster = torch.tensor([list(one.values()) for one in cluster_sizes(schema, sizes)])
+            for one, kept in zip(models, net.cpu().kept(position, of_cluster), strict=True):
+                assert isinstance(one, CTRModel)
+                inherit(one, net, kept)
         return model
 
     def supernet(self, schema: Schema, candidates: Sequence[int], *, model: ModelOptions, seed: int = 0) -> Supernet:

@@ -117,6 +117,16 @@ class GatedSupernet(Supernet):
         """Share of each cluster's rows in which each gate is open, shape ``(clusters, fields, D)``."""
         return self._buffer("shares", position)[: int(self.found[position])]
 
+    def kept(self, position: int, sizes: Tensor) -> Tensor:
+        """The columns that most of a cluster's rows use, as many as its sizes say, bool of shape ``(clusters, fields, D)``.
+
+        Args:
+            position: Which search for clusters.
+            sizes: Shape ``(clusters, fields)``.
+        """
+        order = self.shares(position).argsort(dim=2, descending=True, stable=True)
+        return order.argsort(dim=2) < sizes.unsqueeze(2)
+
     def router(self, position: int) -> Router:
         """The router to the clusters of one search for them."""
         count = int(self.found[position])
@@ -150,10 +160,6 @@ class ClusterScorer(SubnetScorer):
             count: torch.cat([supernet.router(i)(piece) for piece in _pieces(self.ids, block)])
             for count, i in supernet.clusterings().items()
         }
-        self.rank = {
-            count: supernet.shares(i).argsort(dim=2, descending=True, stable=True).argsort(dim=2)
-            for count, i in supernet.clusterings().items()
-        }
 
     def _logits(self, paths: Paths) -> npt.NDArray[np.float32]:
         masks = [self._mask(path) for path in paths]
@@ -167,7 +173,7 @@ class ClusterScorer(SubnetScorer):
         chosen = torch.from_numpy(path).to(self.ids.device)
         sizes = embedding.candidate_sizes[chosen].view(-1, embedding.fields)
         count = max(1, int((sizes > 0).any(1).sum()))
-        return self.rank[count] < sizes[:count].unsqueeze(2)
+        return self.gated.kept(self.gated.clusterings()[count], sizes[:count])
 
     def _block(self, start: int, masks: Sequence[Tensor]) -> npt.NDArray[np.float32]:
         ids = self.ids[start : start + self.block]
