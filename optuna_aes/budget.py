@@ -52,10 +52,9 @@ class MemoryBudget:
         self.full_params = space.cost(space.uniform(space.full)).params
         self.params = self._limit(fraction, params, bytes)
         if self.params < space.smallest:
-            smaller = f", or add a smaller candidate than {space.candidates[0]}" if space.candidates[0] else ""
             raise InputError(
                 f"the budget of {self.params:,} parameters is below the smallest architecture of the space, "
-                f"{space.smallest:,}: raise the budget{smaller}"
+                f"{space.smallest:,}: raise the budget, or {space.how_to_shrink}"
             )
         if self.params < 1:  # no share of it can be computed, and it leaves nothing to search
             raise InputError(

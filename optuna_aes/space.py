@@ -129,6 +129,11 @@ class EmbeddingSpace:
         return int(self.rows.sum()) * self.candidates[0]
 
     @property
+    def how_to_shrink(self) -> str:
+        """What makes the smallest architecture smaller, for an error's text."""
+        return f"add a smaller candidate than {self.candidates[0]}"
+
+    @property
     def table_params(self) -> npt.NDArray[np.int64]:
         """Parameters of every block at every candidate, int64 of shape (blocks, candidates)."""
         return self.rows[:, None] * np.array(self.candidates, dtype=np.int64)[None, :]
@@ -265,6 +270,11 @@ class ClusteredSpace(EmbeddingSpace):
     def smallest(self) -> int:
         """See :attr:`EmbeddingSpace.smallest`."""
         return self.router if self.least > 1 and self.counted else 0
+
+    @property
+    def how_to_shrink(self) -> str:
+        """See :attr:`EmbeddingSpace.how_to_shrink`."""
+        return "let clusters begin at 1, which needs no router, or leave the router out with count_router=false"
 
     def uniform(self, size: int) -> Sizes:
         """The same size for every field of one model, without clusters."""

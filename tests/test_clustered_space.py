@@ -45,7 +45,9 @@ def test_uniform_sizes_are_those_of_one_model() -> None:
 
 
 def test_a_budget_below_the_router_is_refused_where_every_choice_has_one() -> None:
-    with pytest.raises(InputError, match=r"smallest architecture of the space, 500: raise the budget$"):
+    with pytest.raises(
+        InputError, match="smallest architecture of the space, 500: raise the budget, or let clusters begin at 1"
+    ):
         MemoryBudget(space(least=2), params=60)
     MemoryBudget(space(least=2, counted=False), params=60)
     MemoryBudget(space(least=1), params=60)

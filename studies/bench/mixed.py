@@ -23,8 +23,10 @@ from optuna_aes.data.synthetic import MIXED_FIELDS, bayes_share, planted
 from optuna_aes.strategies.ihas.strategy import IHAS
 
 TWO = IHAS(clusters=(2,), count_router=False, levels=(1.0,))
+UNIFORM = "best uniform"
 SEARCHES = {
     "one cluster": replace(TWO, control="one"),
+    UNIFORM: replace(TWO, control="one"),
     "random": replace(TWO, control="random"),
     "unmasked": replace(TWO, control="unmasked"),
     "masked": replace(TWO, features="masked"),
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     single: list[float] = []
     for name in given.only:
-        rows = np.array([_run(SEARCHES[name], given.budget, seed) for seed in range(given.seeds)])
+        rows = np.array([_run(name, given.budget, seed) for seed in range(given.seeds)])
         single = single or rows[:, 0].tolist()
         gain, spread = rows[:, 0] - single, 1 if given.seeds > 1 else 0
         mean = rows.mean(0)
@@ -71,21 +73,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
 
 
-def _run(strategy: IHAS, budget: float, seed: int) -> list[float]:
+def _run(name: str, budget: float, seed: int) -> list[float]:
     task, started = mixed_task(seed), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         search = Search.create(
             task,
             name="mixed",
             storage=f"sqlite:///{Path(folder) / 'aes.db'}",
-            strategy=strategy,
+            strategy=SEARCHES[name],
             budget=budget,
             retrain=2,
-            reference=False,
+            reference=name == UNIFORM,
             seed=seed,
         )
-        best, fit = search.run().best, search.history().seconds["fit"]
-    assert best is not None
+        result, fit = search.run(), search.history().seconds["fit"]
+    points = [p for p in result.points if p.feasible and p.uniform == (name == UNIFORM)]
+    best = max(points, key=lambda p: p.auc_valid)
     share = bayes_share(best.auc_test, (task.dataset.facts or {})["bayes_auc"])
     return [best.auc_test, share, best.params, best.router, fit, time.perf_counter() - started]
 
