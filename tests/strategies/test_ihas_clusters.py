@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from optuna_aes.strategies.ihas.clusters import cluster, merge_small, nearest, open_shares, sizes_above
+from optuna_aes.strategies.ihas.clusters import cluster, merge_small, nearest, open_shares
 
 
 def blobs(counts: tuple[int, ...], centres: tuple[tuple[float, float], ...], *, seed: int = 0) -> np.ndarray:
@@ -44,7 +44,7 @@ def test_clusters_of_the_same_row_over_and_over_are_one() -> None:
     assert len(cluster(np.ones((40, 2)), 3).centroids) == 1
 
 
-def test_shares_and_sizes_by_hand() -> None:
+def test_shares_by_hand() -> None:
     open_ = np.array(
         [  # rows × fields × D
             [[1, 0], [1, 1]],
@@ -58,6 +58,3 @@ def test_shares_and_sizes_by_hand() -> None:
     np.testing.assert_allclose(shares[0], [[2 / 3, 0], [1 / 3, 1]])
     np.testing.assert_allclose(shares[1], [[0, 1], [1, 0]])
     assert not shares[2].any()
-    assert sizes_above(shares, 0.5).tolist() == [[1, 1], [1, 1], [0, 0]]
-    assert sizes_above(shares, 0.3).tolist() == [[1, 2], [1, 1], [0, 0]]
-    assert sizes_above(shares, 2 / 3).tolist() == [[0, 1], [1, 1], [0, 0]]  # above, not at

@@ -102,6 +102,11 @@ def test_the_path_and_its_scores(data: Dataset) -> None:
     used = (sizes > 0).any(2).sum(1)
     assert set(used) <= {0, 1, 2}
     assert max((used == n).sum() for n in (1, 2)) <= 5
+    for point in sizes:
+        count = max(1, int((point > 0).any(1).sum()))
+        shares = net.shares(net.position(count)).numpy()
+        thresholds = [-1.0, *np.unique(shares)]
+        assert any(np.array_equal(point[:count], (shares > level).sum(2)) for level in thresholds)
     scorer = strategy.scorer(net, data)
     scores = scorer(path)
     # By hand: the point's columns with the largest shares, of each row's cluster.
@@ -124,6 +129,9 @@ def test_a_number_of_clusters_that_lost_some_stands_for_those_it_has() -> None:
     net = untrained(IHAS(clusters=(1, 2, 4, 5)))
     net.found.copy_(torch.tensor([1, 2, 2, 3]))
     assert net.clusterings() == {1: 0, 2: 1, 3: 3}
+    assert net.position(3) == 3
+    with pytest.raises(InputError, match="sizes use 4 clusters, and the fit found"):
+        net.position(4)
     net.found.copy_(torch.tensor([1, 1, 2, 2]))
     assert net.clusterings() == {1: 0, 2: 2}
 

@@ -51,7 +51,7 @@ def cluster(features: Floats, count: int, *, seed: int = 0, smallest: float = SM
     """
     if count == 1:
         return Clustering(features.mean(0, keepdims=True), np.zeros(len(features), dtype=np.int64))
-    means = MiniBatchKMeans(count, random_state=seed, n_init=3, batch_size=4096)
+    means = MiniBatchKMeans(min(count, len(features)), random_state=seed, n_init=3, batch_size=4096)
     with warnings.catch_warnings():  # of fewer distinct rows than clusters: those that stay empty are given up below
         warnings.simplefilter("ignore")
         means.fit(features)
@@ -85,8 +85,3 @@ def open_shares(open_: npt.NDArray[np.bool_], labels: Ints, count: int) -> npt.N
         if (labels == c).any():
             total[c] = open_[labels == c].mean(0)
     return total
-
-
-def sizes_above(shares: npt.NDArray[np.floating], threshold: float) -> Ints:
-    """sizes[c][f]: columns that more than ``threshold`` of the cluster's rows use, int64 of shape ``(clusters, fields)``."""
-    return np.asarray((shares > threshold).sum(2), dtype=np.int64)

@@ -142,19 +142,23 @@ class IHAS(OneShot):
         """
         router = self.router_options(dim)
         model = routed_model(schema, sizes, dim=dim, options=options, router=router, seed=seed)
-        models = list(model.models) if isinstance(model, RoutedModel) else [model]
-        if len(models) == 1 and not self.warm:
-            return model
-        net = gated(supernet())
-        position = net.clusterings().get(len(models))
-        if isinstance(model, RoutedModel) and position is not None:
-            model.router.load_state_dict(net.router(position).state_dict())
-        if self.warm and position is not None:
-            of_cluster = torch.tensor([list(one.values()) for one in cluster_sizes(schema, sizes)])
-            for one, kept in zip(models, net.cpu().kept(position, of_cluster), strict=True):
-                assert isinstance(one, CTRModel)
-                inherit(one, net, kept)
+        if isinstance(model, RoutedModel):
+            net = gated(supernet())
+            model.router.load_state_dict(net.router(net.position(len(model.models))).state_dict())
+        if self.warm:
+            self._inherit(model, gated(supernet()).cpu(), cluster_sizes(schema, sizes))
         return model
+
+    @staticmethod
+    def _inherit(model: nn.Module, net: GatedSupernet, sizes: Sequence[Mapping[str, int]]) -> None:
+        position = net.clusterings().get(len(sizes))
+        if position is None:  # a reference point, of a search without a single model: from scratch
+            return
+        models = model.models if isinstance(model, RoutedModel) else [model]
+        kept = net.kept(position, torch.tensor([list(one.values()) for one in sizes]))
+        for one, columns in zip(models, kept, strict=True):
+            assert isinstance(one, CTRModel)
+            inherit(one, net, columns)
 
     def supernet(self, schema: Schema, candidates: Sequence[int], *, model: ModelOptions, seed: int = 0) -> Supernet:
         """The untrained full-size model with its gate network."""
@@ -196,6 +200,7 @@ class IHAS(OneShot):
     def path(self, supernet: Supernet) -> npt.NDArray[np.int64]:
         """For every number of clusters the sizes at thresholds θ, positions of shape ``(points, most clusters · fields)``.
 
+        sizes[c][f] is the number of columns that more than a share of θ of the cluster's rows use; below 0, θ keeps all.
         A cluster that is in use keeps at least one column, so that the sizes tell how many clusters there are; and where
         θ has more distinct values than are asked for, evenly spaced ones are taken.
         """

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from optuna_aes.data.dataset import Schema, Split
+from optuna_aes.errors import InputError
 from optuna_aes.models.model import ModelOptions, seeded
 from optuna_aes.models.sharing import Paths
 from optuna_aes.models.supernet import SubnetScorer, Supernet
@@ -113,6 +114,17 @@ class GatedSupernet(Supernet):
         exact = {n: i for i, n in enumerate(found) if n == self.clusters[i]}
         return {**{n: i for i, n in reversed(list(enumerate(found))) if n}, **exact}
 
+    def position(self, count: int) -> int:
+        """The position in :meth:`clusterings` for a number of clusters.
+
+        Raises:
+            InputError: If no search for clusters ended with this number.
+        """
+        known = self.clusterings()
+        if count not in known:
+            raise InputError(f"sizes use {count} clusters, and the fit found {sorted(known)}: give sizes for so many")
+        return known[count]
+
     def shares(self, position: int) -> Tensor:
         """Share of each cluster's rows in which each gate is open, shape ``(clusters, fields, D)``."""
         return self._buffer("shares", position)[: int(self.found[position])]
@@ -163,8 +175,12 @@ class ClusterScorer(SubnetScorer):
 
     def _logits(self, paths: Paths) -> npt.NDArray[np.float32]:
         masks = [self._mask(path) for path in paths]
+        # Pieces of equal length, as batch norm cannot take a last row on its own.
+        pieces = torch.arange(len(self.ids), device=self.ids.device).tensor_split(
+            max(1, -(-len(self.ids) // self.block))
+        )
         with torch.no_grad(), evaluating(self.supernet):
-            blocks = [self._block(start, masks) for start in range(0, len(self.ids), self.block)]
+            blocks = [self._block(slice(int(p[0]), int(p[-1]) + 1), masks) for p in pieces]
         return np.concatenate(blocks, axis=1)
 
     def _mask(self, path: npt.NDArray[np.int64]) -> Tensor:
@@ -173,14 +189,14 @@ class ClusterScorer(SubnetScorer):
         chosen = torch.from_numpy(path).to(self.ids.device)
         sizes = embedding.candidate_sizes[chosen].view(-1, embedding.fields)
         count = max(1, int((sizes > 0).any(1).sum()))
-        return self.gated.kept(self.gated.clusterings()[count], sizes[:count])
+        return self.gated.kept(self.gated.position(count), sizes[:count])
 
-    def _block(self, start: int, masks: Sequence[Tensor]) -> npt.NDArray[np.float32]:
-        ids = self.ids[start : start + self.block]
+    def _block(self, rows: slice, masks: Sequence[Tensor]) -> npt.NDArray[np.float32]:
+        ids = self.ids[rows]
         values, linear = self.gated.values(ids), self.gated.embedding.first_order(ids)
         logits = []
         for mask in masks:
-            kept = mask[self.assigned[len(mask)][start : start + self.block]]
+            kept = mask[self.assigned[len(mask)][rows]]
             present = kept.any(2) if self.gated.backbone.by_field else None
             logits.append(self.gated.backbone([values * kept], linear, present=present))
         found: npt.NDArray[np.float32] = torch.stack(logits).cpu().numpy()
