@@ -54,7 +54,12 @@ class Context:
     @cached_property
     def space(self) -> EmbeddingSpace:
         """What is searched."""
-        return self.task.space
+        return self.strategy.space(self.task.space)
+
+    @cached_property
+    def retrain_space(self) -> EmbeddingSpace:
+        """What is searched, with the sizes of the reference points among the candidates."""
+        return self.strategy.space(self.task.retrain_space)
 
     @property
     def one_shot(self) -> OneShot:

@@ -14,7 +14,7 @@ from optuna_aes.search import settings as settings_of
 from optuna_aes.search.settings import Plan, reference_sizes
 from optuna_aes.search.studies import check_name, find
 from optuna_aes.search.task import check_place
-from optuna_aes.space import EmbeddingSpace
+from optuna_aes.space import ClusteredSpace, EmbeddingSpace
 from optuna_aes.storage import check_artifacts, check_storage, open_storage
 from optuna_aes.strategies.base import OneShot, Strategy
 from optuna_aes.strategies.registry import name_of
@@ -139,6 +139,8 @@ def settings_for(
     artifacts: str | None,
 ) -> dict[str, Any]:
     """What may never change under a search's name, JSON-ready; ``dataset`` is the data's fingerprint."""
+    searched = strategy.space(space)
+    clusters = {"clusters": searched.to_json()} if isinstance(searched, ClusteredSpace) else {}
     return {
         "format": settings_of.FORMAT,
         "dataset": dataset,
@@ -156,4 +158,5 @@ def settings_for(
         "fit": settings_of.jsonable(fit),
         "seed": seed,
         "artifacts": artifacts,
+        **clusters,
     }

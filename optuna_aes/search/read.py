@@ -29,7 +29,7 @@ from optuna_aes.search.records import (
 from optuna_aes.search.results import History, Point, Result
 from optuna_aes.search.settings import Plan, reference_sizes
 from optuna_aes.search.studies import Studies, complete, load
-from optuna_aes.space import EmbeddingSpace, Sizes
+from optuna_aes.space import ClusteredSpace, EmbeddingSpace, Sizes
 from optuna_aes.storage import open_storage, read_user_attr
 
 
@@ -74,8 +74,7 @@ def open_record(name: str, storage: str | RDBStorage) -> Record:
     opened = open_storage(storage, must_exist=True)
     studies = load(opened, name)
     settings, plan, data = settings_of.read(studies.search)
-    align = settings["model"]["align"]
-    space = EmbeddingSpace(settings["fields"], settings["candidates"], align=align)
+    space = _space(settings, "candidates")
     return Record(
         name=name,
         storage=opened,
@@ -84,9 +83,14 @@ def open_record(name: str, storage: str | RDBStorage) -> Record:
         plan=plan,
         data=data,
         space=space,
-        retrain_space=EmbeddingSpace(settings["fields"], settings["retrain_candidates"], align=align),
+        retrain_space=_space(settings, "retrain_candidates"),
         budget=MemoryBudget(space, params=settings["budget"]),
     )
+
+
+def _space(settings: Mapping[str, Any], candidates: str) -> EmbeddingSpace:
+    fields = EmbeddingSpace(settings["fields"], settings[candidates], align=settings["model"]["align"])
+    return ClusteredSpace(fields, **settings["clusters"]) if "clusters" in settings else fields
 
 
 def status(record: Record) -> dict[str, Any]:
@@ -202,10 +206,11 @@ def _point(record: Record, trials: list[FrozenTrial]) -> Point:
         logloss_test=float(metrics["logloss_test"].mean()),
         auc_test_std=float(metrics["auc_test"].std(ddof=1)) if len(trials) > 1 else 0.0,
         seeds=len(trials),
-        uniform=len(set(sizes.values())) == 1 and cost.params > 0,
+        uniform=sizes == record.space.uniform(max(sizes.values())) and cost.params > 0,
         search_trial=searched.user_attrs.get(SOURCE),
         auc_inherited=searched.user_attrs.get(INHERITED),
         seconds=float(np.mean([t.user_attrs[METRICS].get("seconds", 0.0) for t in trials])),
+        router=cost.router,
     )
 
 

@@ -15,8 +15,8 @@ class Point:
 
     Args:
         trial: Number of the retrain trial whose weights ``export`` takes: of all seeds the one best on validation.
-        sizes: Embedding size by field.
-        params: Parameters of the embedding tables.
+        sizes: Embedding size by field, or by ``field@cluster``.
+        params: Parameters of the embedding tables, and of a router where the search counts it.
         projections: Parameters of the maps to the common width, counted apart.
         bytes: Bytes of tables and maps.
         feasible: Whether the point fits the budget.
@@ -29,6 +29,7 @@ class Point:
         search_trial: Number of the search trial that proposed the sizes; None for reference points.
         auc_inherited: The score that the sizes had in the supernet; None for reference points.
         seconds: Wall-clock seconds of one of its trainings, their mean.
+        router: Parameters of what sends each row to its cluster's model; 0 where there is one model for all.
     """
 
     trial: int
@@ -46,6 +47,7 @@ class Point:
     search_trial: int | None = None
     auc_inherited: float | None = None
     seconds: float = 0.0
+    router: int = 0
 
 
 @dataclass(frozen=True)

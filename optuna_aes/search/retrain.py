@@ -7,11 +7,12 @@ from typing import Any
 
 import optuna
 from optuna.trial import TrialState
+from torch import nn
 
-from optuna_aes.models.model import CTRModel
 from optuna_aes.models.training import Trainer, auc, logloss, predict
 from optuna_aes.search.choose import chosen
 from optuna_aes.search.context import Context, resume, saving
+from optuna_aes.search.fit import load_supernet
 from optuna_aes.search.records import (
     INHERITED,
     METRICS,
@@ -28,7 +29,7 @@ from optuna_aes.space import Sizes
 
 def retrain(context: Context) -> None:
     """Trains what the search found, and the reference points, as often as asked for."""
-    study, space = context.studies.retrain, context.task.retrain_space
+    study, space = context.studies.retrain, context.retrain_space
     wanted = {job.key: job for job in jobs(chosen(context), context.plan, context.space, seed=context.seed)}
     trials = [t for t in study.get_trials(deepcopy=False) if has_sizes(t)]
     # What failed for good in an earlier run, such as for want of memory, is tried again.
@@ -83,7 +84,14 @@ def _train(context: Context, sizes: Sizes, seed: int, key: str, save_final: Call
     return metrics
 
 
-def build_model(context: Context, sizes: Sizes, seed: int) -> CTRModel:
+def build_model(context: Context, sizes: Sizes, seed: int) -> nn.Module:
     """The untrained right-sized model."""
     task = context.task
-    return CTRModel(task.dataset.schema, sizes, dim=context.space.full, options=task.model, seed=seed)
+    return context.strategy.model(
+        task.dataset.schema,
+        sizes,
+        dim=context.space.full,
+        options=task.model,
+        supernet=lambda: load_supernet(context),
+        seed=seed,
+    )

@@ -102,6 +102,7 @@ class Search:
                 "budget was made for another space than the task's: make it with MemoryBudget(task.space, …)"
             )
         strategy = strategy or AdaSS()
+        budget = MemoryBudget(strategy.space(budget.space), params=budget.params)
         check_batches(task.model, strategy, task.train, task.fit_options)
         # Whatever can fail does so before the first thing is created.
         check_artifacts(artifacts)
