@@ -138,6 +138,17 @@ class EmbeddingSpace:
         """Parameters of every block at every candidate, int64 of shape (blocks, candidates)."""
         return self.rows[:, None] * np.array(self.candidates, dtype=np.int64)[None, :]
 
+    def params_of(self, choices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The ``params`` of :meth:`cost` of many choices at once.
+
+        Args:
+            choices: Positions among the candidates, shape ``(n, blocks)``.
+
+        Returns:
+            int64 of shape ``(n,)``.
+        """
+        return np.asarray(self.table_params[np.arange(len(self)), choices].sum(1), dtype=np.int64)
+
     def distributions(self) -> dict[str, CategoricalDistribution | IntDistribution]:
         """The study's search space: a categorical distribution per block, or an integer one where no size is left out."""
         return dict.fromkeys((b.parameter for b in self.blocks), self._distribution)
@@ -280,6 +291,11 @@ class ClusteredSpace(EmbeddingSpace):
         """The same size for every field of one model, without clusters."""
         first = len(self) // self.clusters
         return {name: size if at < first else 0 for at, name in enumerate(self.names)}
+
+    def params_of(self, choices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """See :meth:`EmbeddingSpace.params_of`."""
+        used = (choices > 0).reshape(len(choices), self.clusters, -1).any(2).sum(1)
+        return super().params_of(choices) + np.where((used > 1) & self.counted, self.router, 0)
 
     def cost(self, sizes: Mapping[str, int]) -> Cost:
         """See :meth:`EmbeddingSpace.cost`: the sum over all clusters, and the router."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from optuna_aes.budget import MemoryBudget
@@ -31,6 +32,14 @@ def test_the_cost_is_the_sum_over_clusters_and_the_router() -> None:
 def test_a_router_that_is_not_counted_is_told_all_the_same() -> None:
     cost = space(counted=False).cost(sizes(1, 2, 4, 0))
     assert (cost.params, cost.router, cost.bytes) == (90, 500, 360)
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_the_cost_of_many_is_that_of_each(counted: bool) -> None:
+    searched = space(counted=counted)
+    choices = np.random.default_rng(0).integers(0, 4, (30, 4)) * np.random.default_rng(1).integers(0, 2, (30, 4))
+    each = [searched.cost(searched.from_indices(choice)).params for choice in choices]
+    assert searched.params_of(choices).tolist() == each
 
 
 @pytest.mark.parametrize("values", [(1, 2, 0, 0), (0, 0, 0, 0)])

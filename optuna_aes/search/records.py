@@ -68,7 +68,7 @@ def scores(study: optuna.Study, budget: MemoryBudget) -> Scores:
         raise StudyMismatchError(
             f"study {study.study_name!r} has trials without sizes of this search: give another name"
         )
-    params = space.table_params[np.arange(len(space.blocks)), trials.choices].sum(1)
+    params = space.params_of(trials.choices)
     numbers = np.flatnonzero(trials.complete & (params <= budget.params))
     return Scores(numbers, trials.choices[numbers], trials.values[numbers, 0], params[numbers], len(trials))
 
