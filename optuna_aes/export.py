@@ -13,6 +13,7 @@ from typing import Any
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from optuna_aes.data.blocks import Partition
 from optuna_aes.data.dataset import Dataset, Schema, atomic_folder
 from optuna_aes.data.encoder import ENCODER_FILES
 from optuna_aes.errors import DataError, InputError
@@ -31,6 +32,7 @@ def save_model(
     dim: int,
     options: ModelOptions,
     facts: Mapping[str, Any] | None = None,
+    partition: Partition | None = None,
 ) -> Path:
     """Writes a :class:`CTRModel` to a folder, whole or not at all.
 
@@ -41,10 +43,11 @@ def save_model(
         out: The folder; an earlier export there is replaced.
         weights: The model's state.
         dataset: The data it was trained on.
-        sizes: Embedding size of every field.
+        sizes: Embedding size of every field, or of every block of ``partition``.
         dim: The common width D.
         options: What the model is made of.
         facts: What a reader of ``sizes.json`` wants to know besides, JSON-ready.
+        partition: Blocks within and over fields, if the model has them.
 
     Returns:
         The folder.
@@ -56,6 +59,8 @@ def save_model(
     if target.exists() and not (target.is_dir() and ((target / SIZES).exists() or not any(target.iterdir()))):
         raise InputError(f"out={str(target)!r} exists and is not an export of a model: give another folder")
     description = {"format": FORMAT, **(facts or {}), "sizes": dict(sizes), "dim": dim, "model": asdict(options)}
+    if partition is not None:
+        description["blocks"] = partition.to_json()
     with atomic_folder(target) as folder:
         (folder / WEIGHTS).write_bytes(save(dict(weights)))  # save_file would make it readable by its owner alone
         _write_json(folder / SIZES, description)
@@ -93,7 +98,10 @@ def load_model(folder: str | os.PathLike[str]) -> CTRModel:
             )
         given = description["model"]
         options = ModelOptions(**{**given, "hidden": tuple(given["hidden"])})
-        model = CTRModel(schema, description["sizes"], dim=int(description["dim"]), options=options)
+        blocks = description.get("blocks")
+        partition = None if blocks is None else Partition.from_json(blocks)
+        dim = int(description["dim"])
+        model = CTRModel(schema, description["sizes"], dim=dim, options=options, partition=partition)
         model.load_state_dict(load_file(path / WEIGHTS))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         if isinstance(error, DataError):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from optuna_aes.budget import MemoryBudget
+from optuna_aes.data.blocks import Partition
 from optuna_aes.models.training import Epoch, OnEpoch, Trainer, TrainState
 from optuna_aes.search.progress import Listener
 from optuna_aes.search.settings import Plan
@@ -49,9 +50,19 @@ class Context:
     listener: Listener
 
     @cached_property
+    def partition(self) -> Partition | None:
+        """Blocks within and over fields, where the strategy has them."""
+        return self.strategy.partition(self.task.dataset)
+
+    @cached_property
     def space(self) -> EmbeddingSpace:
         """What is searched."""
-        return self.task.space
+        return self.task.space_of(self.partition)
+
+    @cached_property
+    def retrain_space(self) -> EmbeddingSpace:
+        """What is trained from scratch: the candidates, and uniform sizes as reference points."""
+        return self.task.retrain_space_of(self.partition)
 
     @property
     def one_shot(self) -> OneShot:

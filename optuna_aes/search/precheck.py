@@ -108,6 +108,7 @@ def _refuse_other(wish: Wish, known: Mapping[str, Any]) -> None:
         fit=wish.fit or wish.train,
         seed=wish.seed,
         artifacts=wish.artifacts,
+        blocks=known.get("blocks"),
     )
     settings_of.check_same(wish.name, known, wanted)
 
@@ -137,9 +138,14 @@ def settings_for(
     fit: TrainOptions,
     seed: int,
     artifacts: str | None,
+    blocks: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What may never change under a search's name, JSON-ready; ``dataset`` is the data's fingerprint."""
-    return {
+    """What may never change under a search's name, JSON-ready.
+
+    ``dataset`` is the data's fingerprint, ``blocks`` what a partition is as JSON.
+    """
+    divided = {} if blocks is None else {"blocks": dict(blocks)}
+    return divided | {
         "format": settings_of.FORMAT,
         "dataset": dataset,
         "fields": dict(zip(space.names, space.rows.tolist(), strict=True)),

@@ -28,7 +28,7 @@ from optuna_aes.space import Sizes
 
 def retrain(context: Context) -> None:
     """Trains what the search found, and the reference points, as often as asked for."""
-    study, space = context.studies.retrain, context.task.retrain_space
+    study, space = context.studies.retrain, context.retrain_space
     wanted = {job.key: job for job in jobs(chosen(context), context.plan, context.space, seed=context.seed)}
     trials = [t for t in study.get_trials(deepcopy=False) if has_sizes(t)]
     # What failed for good in an earlier run, such as for want of memory, is tried again.
@@ -86,4 +86,11 @@ def _train(context: Context, sizes: Sizes, seed: int, key: str, save_final: Call
 def build_model(context: Context, sizes: Sizes, seed: int) -> CTRModel:
     """The untrained right-sized model."""
     task = context.task
-    return CTRModel(task.dataset.schema, sizes, dim=context.space.full, options=task.model, seed=seed)
+    return CTRModel(
+        task.dataset.schema,
+        sizes,
+        dim=context.space.full,
+        options=task.model,
+        seed=seed,
+        partition=context.partition,
+    )

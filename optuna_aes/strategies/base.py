@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from optuna_aes.data.blocks import Partition
 from optuna_aes.data.dataset import Dataset, Schema
 from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.supernet import SubnetScorer, Supernet
@@ -51,6 +52,10 @@ class Strategy(ABC):
         """The trials along which it anneals, if it does."""
         return None
 
+    def partition(self, dataset: Dataset) -> Partition | None:
+        """Blocks within and over fields that have a size each, a function of the dataset; None for a size per field."""
+        return None
+
     def planned(self, trials: int) -> Self:
         """The strategy for a search of so many trials; as it is unless it anneals along them."""
         return self
@@ -66,7 +71,10 @@ class OneShot(Strategy):
 
     @abstractmethod
     def supernet(self, schema: Schema, candidates: Sequence[int], *, model: ModelOptions, seed: int = 0) -> Supernet:
-        """The untrained supernet."""
+        """The untrained supernet.
+
+        A strategy whose :meth:`partition` gives blocks is given them too, as ``partition``.
+        """
 
     @abstractmethod
     def trainer(
