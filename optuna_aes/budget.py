@@ -49,13 +49,12 @@ class MemoryBudget:
         bytes: int | str | None = None,
     ) -> None:
         self.space = space
-        self.full_params = int(space.rows.sum()) * space.full
+        self.full_params = space.cost(space.uniform(space.full)).params
         self.params = self._limit(fraction, params, bytes)
-        smallest = int(space.rows.sum()) * space.candidates[0]
-        if self.params < smallest:
+        if self.params < space.smallest:
             raise InputError(
                 f"the budget of {self.params:,} parameters is below the smallest architecture of the space, "
-                f"{smallest:,}: raise the budget, or add a smaller candidate than {space.candidates[0]}"
+                f"{space.smallest:,}: raise the budget, or {space.how_to_shrink}"
             )
         if self.params < 1:  # no share of it can be computed, and it leaves nothing to search
             raise InputError(
@@ -93,8 +92,7 @@ class MemoryBudget:
 
     def level(self, share: float) -> MemoryBudget:
         """A smaller budget: this one times ``share``, but never below the smallest architecture."""
-        smallest = int(self.space.rows.sum()) * self.space.candidates[0]
-        return MemoryBudget(self.space, params=max(1, smallest, _floor(self.params * share)))
+        return MemoryBudget(self.space, params=max(1, self.space.smallest, _floor(self.params * share)))
 
     def used(self, sizes: Mapping[str, int]) -> float:
         """Used share of the budget: 1 is just full, more is over."""

@@ -18,6 +18,7 @@ from optuna_aes.data.dataset import Dataset, Schema, atomic_folder
 from optuna_aes.data.encoder import ENCODER_FILES
 from optuna_aes.errors import DataError, InputError
 from optuna_aes.models.model import CTRModel, ModelOptions
+from optuna_aes.strategies.ihas.routed import RoutedModel, RouterOptions, routed_model
 
 FORMAT = 1
 SIZES, WEIGHTS, SCHEMA = "sizes.json", "model.safetensors", "schema.json"
@@ -31,10 +32,11 @@ def save_model(
     sizes: Mapping[str, int],
     dim: int,
     options: ModelOptions,
+    router: RouterOptions | None = None,
     facts: Mapping[str, Any] | None = None,
     partition: Partition | None = None,
 ) -> Path:
-    """Writes a :class:`CTRModel` to a folder, whole or not at all.
+    """Writes a :class:`CTRModel`, or a :class:`RoutedModel`, to a folder, whole or not at all.
 
     The folder holds ``sizes.json`` (sizes, model options and facts), ``model.safetensors``, ``schema.json``, and where the
     dataset was encoded from a raw table, the encoder's files, so that raw rows can be encoded where the model is served.
@@ -43,9 +45,11 @@ def save_model(
         out: The folder; an earlier export there is replaced.
         weights: The model's state.
         dataset: The data it was trained on.
-        sizes: Embedding size of every field, or of every block of ``partition``.
+        sizes: Embedding size of every field, of every block of ``partition``, or of every ``field@cluster`` where there
+            is a router.
         dim: The common width D.
         options: What the model is made of.
+        router: What sends each row to its cluster's model, for sizes by cluster.
         facts: What a reader of ``sizes.json`` wants to know besides, JSON-ready.
         partition: Blocks within and over fields, if the model has them.
 
@@ -61,6 +65,8 @@ def save_model(
     description = {"format": FORMAT, **(facts or {}), "sizes": dict(sizes), "dim": dim, "model": asdict(options)}
     if partition is not None:
         description["blocks"] = partition.to_json()
+    if router is not None:
+        description["router"] = asdict(router)
     with atomic_folder(target) as folder:
         (folder / WEIGHTS).write_bytes(save(dict(weights)))  # save_file would make it readable by its owner alone
         _write_json(folder / SIZES, description)
@@ -75,7 +81,7 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def load_model(folder: str | os.PathLike[str]) -> CTRModel:
+def load_model(folder: str | os.PathLike[str]) -> CTRModel | RoutedModel:
     """The exported model, ready to predict.
 
     Args:
@@ -98,10 +104,7 @@ def load_model(folder: str | os.PathLike[str]) -> CTRModel:
             )
         given = description["model"]
         options = ModelOptions(**{**given, "hidden": tuple(given["hidden"])})
-        blocks = description.get("blocks")
-        partition = None if blocks is None else Partition.from_json(blocks)
-        dim = int(description["dim"])
-        model = CTRModel(schema, description["sizes"], dim=dim, options=options, partition=partition)
+        model = _model(schema, description, options)
         model.load_state_dict(load_file(path / WEIGHTS))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         if isinstance(error, DataError):
@@ -109,3 +112,12 @@ def load_model(folder: str | os.PathLike[str]) -> CTRModel:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path} is not an exported model ({reason}): export the model again") from error
     return model.eval()
+
+
+def _model(schema: Schema, description: Mapping[str, Any], options: ModelOptions) -> CTRModel | RoutedModel:
+    sizes, dim = description["sizes"], int(description["dim"])
+    if "router" not in description:
+        blocks = description.get("blocks")
+        partition = None if blocks is None else Partition.from_json(blocks)
+        return CTRModel(schema, sizes, dim=dim, options=options, partition=partition)
+    return routed_model(schema, sizes, dim=dim, options=options, router=RouterOptions(**description["router"]))

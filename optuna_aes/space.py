@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -49,16 +49,18 @@ class Cost:
     """What a choice of sizes costs.
 
     Args:
-        params: Parameters of the embedding tables.
+        params: Parameters of the embedding tables, and of the router where there is one and it is counted.
         projections: Parameters of the maps that align tables to the common width, where the model has such maps.
         bytes: Bytes of both in the space's dtype.
         optimizer_bytes: Bytes that training adds: two moments, the second one kept per row (row-wise Adam).
+        router: Parameters of what sends each row to its cluster's model, whether they are counted or not.
     """
 
     params: int
     projections: int
     bytes: int
     optimizer_bytes: int
+    router: int = 0
 
 
 class EmbeddingSpace:
@@ -103,6 +105,12 @@ class EmbeddingSpace:
         self.align = align
         self.names: tuple[str, ...] = tuple(b.name for b in self.blocks)
         self.rows: npt.NDArray[np.int64] = np.array([b.rows for b in self.blocks], dtype=np.int64)
+        # One object for all blocks and trials: who writes trials by the thousand turns it into text once.
+        low, high = self.candidates[0], self.candidates[-1]
+        whole = len(self.candidates) == high - low + 1
+        self._distribution: CategoricalDistribution | IntDistribution = (
+            IntDistribution(low, high) if whole else CategoricalDistribution(self.candidates)
+        )
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -116,18 +124,23 @@ class EmbeddingSpace:
         return self.candidates[-1]
 
     @property
+    def smallest(self) -> int:
+        """Parameters of the smallest architecture."""
+        return int(self.rows.sum()) * self.candidates[0]
+
+    @property
+    def how_to_shrink(self) -> str:
+        """What makes the smallest architecture smaller, for an error's text."""
+        return f"add a smaller candidate than {self.candidates[0]}"
+
+    @property
     def table_params(self) -> npt.NDArray[np.int64]:
         """Parameters of every block at every candidate, int64 of shape (blocks, candidates)."""
         return self.rows[:, None] * np.array(self.candidates, dtype=np.int64)[None, :]
 
     def distributions(self) -> dict[str, CategoricalDistribution | IntDistribution]:
         """The study's search space: a categorical distribution per block, or an integer one where no size is left out."""
-        low, high = self.candidates[0], self.candidates[-1]
-        whole = len(self.candidates) == high - low + 1
-        return {
-            b.parameter: IntDistribution(low, high) if whole else CategoricalDistribution(self.candidates)
-            for b in self.blocks
-        }
+        return dict.fromkeys((b.parameter for b in self.blocks), self._distribution)
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> Sizes:
         """Asks the trial for every block's size.
@@ -217,6 +230,68 @@ class EmbeddingSpace:
             projections=projections,
             bytes=(params + projections) * itemsize,
             optimizer_bytes=moments * itemsize,
+        )
+
+
+class ClusteredSpace(EmbeddingSpace):
+    """Sizes for a model per cluster of rows: a block is a field in a cluster, ``field@cluster``.
+
+    A cluster whose blocks all have size 0 is not in use. Where one is in use there is one model and nothing else; where more
+    are, a router says which model is for which row, and it has parameters too.
+
+    Args:
+        fields: The space of one model.
+        clusters: The most clusters that there can be.
+        router: Parameters of the router.
+        counted: Whether they count towards the cost and the budget.
+        least: The fewest clusters that a search tries.
+
+    Raises:
+        InputError: If 0 is no candidate: clusters could not go out of use.
+    """
+
+    def __init__(
+        self, fields: EmbeddingSpace, *, clusters: int, router: int, counted: bool = True, least: int = 1
+    ) -> None:
+        if fields.candidates[0] != 0:
+            raise InputError(f"candidates={fields.candidates} must have 0, the size of clusters that are not in use")
+        blocks = [Block(f"{b.name}@{c}", b.rows) for c in range(clusters) for b in fields.blocks]
+        super().__init__(blocks, fields.candidates, dtype=fields.dtype, align=fields.align)
+        self.clusters = clusters
+        self.router = router
+        self.counted = counted
+        self.least = least
+
+    def to_json(self) -> dict[str, Any]:
+        """What it is made with, besides the fields."""
+        return {name: getattr(self, name) for name in ("clusters", "router", "counted", "least")}
+
+    @property
+    def smallest(self) -> int:
+        """See :attr:`EmbeddingSpace.smallest`."""
+        return self.router if self.least > 1 and self.counted else 0
+
+    @property
+    def how_to_shrink(self) -> str:
+        """See :attr:`EmbeddingSpace.how_to_shrink`."""
+        return "let clusters begin at 1, which needs no router, or leave the router out with count_router=false"
+
+    def uniform(self, size: int) -> Sizes:
+        """The same size for every field of one model, without clusters."""
+        first = len(self) // self.clusters
+        return {name: size if at < first else 0 for at, name in enumerate(self.names)}
+
+    def cost(self, sizes: Mapping[str, int]) -> Cost:
+        """See :meth:`EmbeddingSpace.cost`: the sum over all clusters, and the router."""
+        tables = super().cost(sizes)
+        used = np.array([sizes[name] for name in self.names]).reshape(self.clusters, -1).any(1).sum()
+        router = self.router if used > 1 else 0
+        counted = router if self.counted else 0
+        return replace(
+            tables,
+            params=tables.params + counted,
+            bytes=tables.bytes + counted * ITEMSIZE[self.dtype],
+            router=router,
         )
 
 

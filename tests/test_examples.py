@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -57,3 +58,19 @@ def test_own_data_with_a_table(tmp_path: Path) -> None:
     text = run("own_data.py", "t.csv", "--label", "bought", "--out", "made", cwd=tmp_path)
     assert "'word'" in text
     assert (tmp_path / "made/model/model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_own_strategy(tmp_path: Path) -> None:
+    table = {"user": [f"u{i % 50}" for i in range(2000)], "item": [f"i{i % 31}" for i in range(2000)]}
+    clicks = [int((i % 50) * 7 % 10 < 4) for i in range(2000)]
+    pl.DataFrame({**table, "click": clicks}).write_csv(tmp_path / "clicks.csv")
+    options = ["clicks.csv", "--label", "click", "--epochs", "1", "--dim", "4", "--retrain", "1", "--no-reference"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(EXAMPLES)}
+    strategy = ["--strategy", "own_strategy:Frequent", "--set", "keep=0.25", "--threads", "1", "--json"]
+    command = [sys.executable, "-m", "optuna_aes", "search", *options, *strategy]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["strategy"] == "own_strategy:Frequent"
+    assert len(found["points"]) == 1

@@ -17,6 +17,7 @@ from rich.console import Console
 from optuna_aes.cli import exits
 from optuna_aes.cli.options import STORAGE, with_search_options
 from optuna_aes.cli.stopping import stoppable
+from optuna_aes.cli.values import Names, Numbers, names, numbers
 
 if TYPE_CHECKING:
     from optuna_aes.search.read import Record
@@ -27,6 +28,9 @@ app = typer.Typer(
     help="Automatic embedding-size search for recommender models.",
     epilog="Exit codes: 0 done, 2 the input, 130 stopped by Ctrl-C, 1 a bug. OPTUNA_AES_DEBUG=1 shows tracebacks.",
 )
+
+SHARES = Numbers((0.1, 0.25, 0.5))
+DEFAULT_STRATEGIES = Names(("adass", "random", "tpe", "nsga2", "gp", "mde", "magnitude", "saliency"))
 
 Name = Annotated[str | None, typer.Option(help="Name of the search; may be left out where the storage holds one only.")]
 Storage = Annotated[str, typer.Option(metavar="URL", help="Database of the search.")]
@@ -98,6 +102,58 @@ def demo(
     from optuna_aes.cli.demo import run_demo
 
     run_demo(out, seed=seed, quiet=quiet)
+
+
+@app.command(
+    help="Run several strategies on one table with equal budgets, trials and seeds, and compare what they found.",
+    epilog=(
+        "Every strategy and seed is a search of its own, NAME.STRATEGY.SEED, that status, pareto and export know too. "
+        "Stopped at any time, the same command goes on. Those that can share one supernet do, and are charged for it each."
+    ),
+)
+@with_search_options
+def compare(
+    ctx: Any,
+    source: str,
+    *,
+    strategies: Annotated[
+        Names,
+        typer.Option(
+            parser=names, metavar="NAME,…", show_default=False, help="Which. (default: adass and all baselines)"
+        ),
+    ] = DEFAULT_STRATEGIES,
+    seeds: Annotated[int, typer.Option(help="Searches of each, with seeds from --seed on.")] = 3,
+    shares: Annotated[
+        Numbers,
+        typer.Option(
+            parser=numbers, metavar="X,X,…", show_default="0.1,0.25,0.5", help="Where to compare, of full size."
+        ),
+    ] = SHARES,
+    one_supernet: Annotated[
+        bool,
+        typer.Option(
+            "--one-supernet", help="All seeds search the first one's supernet: how stable is the search alone?"
+        ),
+    ] = False,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the figures.")] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table.")] = None,
+    **values: Any,
+) -> None:
+    """See the command's help."""
+    from optuna_aes.cli.compare import run_compare
+    from optuna_aes.cli.recipe import merged
+
+    explicit = {name for name in values if _is_explicit(ctx, name)}
+    options = merged(source, values, explicit)
+    run_compare(
+        options,
+        strategies=strategies,
+        seeds=seeds,
+        shares=shares,
+        one_supernet=one_supernet,
+        html=html,
+        markdown=markdown,
+    )
 
 
 @app.command(help="How far a search is.")
@@ -188,12 +244,12 @@ def _record(name: str | None, storage: str) -> Record:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     from optuna_aes.errors import InputError
     from optuna_aes.search.read import open_record
-    from optuna_aes.search.studies import names
+    from optuna_aes.search.studies import names as names_in
     from optuna_aes.storage import open_storage, safe_url
 
     opened = open_storage(storage, must_exist=True)
     if name is None:
-        there = names(opened)
+        there = names_in(opened)
         if len(there) != 1:
             what = f"holds {len(there)} searches ({', '.join(there[:5])})" if there else "holds no search"
             raise InputError(f"the storage {safe_url(storage)} {what}: give --name")

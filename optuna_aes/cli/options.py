@@ -175,8 +175,17 @@ def _without_none(hint: Any) -> Any:
 
 
 def with_search_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command ``(ctx, source, **values)`` the signature that typer reads: one option for each field."""
+    """Gives a command ``(ctx, source, **values)`` the signature that typer reads: one option for each field.
+
+    Options of the command's own, by keyword, stay.
+    """
     keyword = inspect.Parameter.KEYWORD_ONLY
+    annotations = typing.get_type_hints(command, include_extras=True)
+    own = [
+        parameter.replace(annotation=annotations[name])
+        for name, parameter in inspect.signature(command).parameters.items()
+        if parameter.kind is keyword
+    ]
     hints = typing.get_type_hints(SearchOptions, include_extras=True)
     parameters = [
         inspect.Parameter("ctx", keyword, annotation=typer.Context),
@@ -185,6 +194,7 @@ def with_search_options(command: Callable[..., None]) -> Callable[..., None]:
             inspect.Parameter(f.name, keyword, annotation=hints[f.name], default=f.default)
             for f in dataclasses.fields(SearchOptions)
         ),
+        *own,
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}

@@ -82,7 +82,7 @@ def task_of(wish: Wish, dataset: Dataset) -> Task:
     )
 
 
-def create(wish: Wish, dataset: Dataset, listener: Progress) -> Search:
+def create(wish: Wish, dataset: Dataset, listener: Progress, *, supernet_of: str | None = None) -> Search:
     """The search, created or taken up."""
     return Search.create(
         task_of(wish, dataset),
@@ -96,6 +96,7 @@ def create(wish: Wish, dataset: Dataset, listener: Progress) -> Search:
         reference=wish.plan.reference,
         seed=wish.seed,
         artifacts=wish.artifacts,
+        supernet_of=supernet_of,
         listener=listener,
     )
 

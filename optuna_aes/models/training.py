@@ -150,6 +150,7 @@ class Trainer:
         evaluate: Gives the validation AUC of the model; a plain forward pass by default.
         keep: Which epoch's weights the training ends with: ``"best"``, those of the best validation AUC, or ``"last"``, for
             trainings that change the model on purpose, whose AUC may fall on the way.
+        penalty: Gives what is added to the loss of the forward pass just done; nothing by default.
     """
 
     def __init__(
@@ -164,6 +165,7 @@ class Trainer:
         hook: StepHook | None = None,
         evaluate: Callable[[], float] | None = None,
         keep: str = "best",
+        penalty: Callable[[], Tensor] | None = None,
     ) -> None:
         if keep not in ("best", "last"):
             raise InputError(f"keep={keep!r} is not known: give 'best' or 'last'")
@@ -176,6 +178,7 @@ class Trainer:
         self.options = options
         self.seed = seed
         self.hook = hook
+        self.penalty = penalty
         self.train_feed = Feed(train, self.device)
         self.valid = valid
         self.evaluate = evaluate or (lambda: auc(predict(self.model, valid, options.eval_batch_size), valid.labels))
@@ -258,7 +261,8 @@ class Trainer:
         losses = F.binary_cross_entropy_with_logits(self.model(ids), labels, reduction="none")
         loss = losses.mean()
         self.dense.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        # What is told of an epoch is the loss itself, which can be compared with that of other models.
+        (loss if self.penalty is None else loss + self.penalty()).backward()  # type: ignore[no-untyped-call]
         if self.hook is not None:
             self.hook.after(step, losses.detach())
         self.dense.step()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import threading
 import weakref
 from collections.abc import Sequence
@@ -18,8 +17,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optuna_aes.budget import MemoryBudget
 from optuna_aes.samplers._numbered import NumberedSampler
+from optuna_aes.samplers.trials import read_trials
 from optuna_aes.space import EmbeddingSpace, Sizes
-from optuna_aes.strategies.adass.policy import Floats, Ints, Policy, PolicyOptions, Problem, make_policy, propose
+from optuna_aes.strategies.adass.policy import Ints, Policy, PolicyOptions, Problem, make_policy, propose
 
 
 class AdaSSSampler(BaseSampler):
@@ -147,8 +147,7 @@ class _Fold:
 
     def __init__(self, sampler: AdaSSSampler) -> None:
         self.sampler = sampler
-        self.names = [b.parameter for b in sampler.space.blocks]
-        self.index = {size: k for k, size in enumerate(sampler.space.candidates)}
+        self.read: tuple[int, int] | None = None
         self.tried: list[int] = []
         self.seen: set[bytes] = set()
         self.proposed: dict[int, Ints] = {}
@@ -160,14 +159,21 @@ class _Fold:
 
     def update(self, study: Study, *, before: int) -> None:
         """Makes this the fold of the finished trials numbered below ``before``, group by group."""
-        trials = study._storage.get_all_trials(study._study_id, deepcopy=False)
-        known = {t.number: t for t in trials if t.number < before and self._has_sizes(t)}
-        tried = sorted(known)
-        scored = [number for number in tried if _has_score(known[number])]
+        trials = read_trials(study, self.sampler.space)
+        if self.read == (trials.version, before):
+            return
+        self.read = trials.version, before
+        has_sizes, scores = trials.has_sizes[:before], trials.values[:before, 0]
+        tried = np.flatnonzero(has_sizes).tolist()
+        scored = np.flatnonzero(has_sizes & trials.complete[:before] & np.isfinite(scores)).tolist()
         if tried == self.tried and scored == self.folded:
             return
         # Whatever came of it, a trial's sizes are not proposed again: those that were pruned or crashed would be, for ever.
-        self.tried, self.seen = tried, {self._choices(t).tobytes() for t in known.values()}
+        known = len(self.tried)
+        if tried[:known] != self.tried:
+            known, self.seen = 0, set()
+        self.seen |= {row.tobytes() for row in trials.choices[tried[known:]]}
+        self.tried = tried
         self.proposed = {}
         # A trial that finished late belongs before what is folded already, or in its last group: the fold starts anew, so
         # that it is always the same function of the finished trials. When trials finish in turn, only new groups fold.
@@ -177,23 +183,9 @@ class _Fold:
         ):
             self._reset()
             done = 0
-        for _, members in itertools.groupby(scored[done:], key=lambda number: number // group):
-            self._fold([known[number] for number in members], study)
-        self.folded = scored
-
-    def _has_sizes(self, trial: FrozenTrial) -> bool:
-        return all(trial.params.get(name) in self.index for name in self.names)
-
-    def _choices(self, trial: FrozenTrial) -> Ints:
-        return np.array([self.index[trial.params[name]] for name in self.names], dtype=np.int64)
-
-    def _fold(self, trials: list[FrozenTrial], study: Study) -> None:
         sign = -1.0 if study.directions[0] == StudyDirection.MINIMIZE else 1.0
-        values: Floats = np.array([sign * t.values[0] for t in trials])
-        self.policy.fold(
-            np.stack([self._choices(t) for t in trials]), values, self.sampler.options.level_of(trials[0].number)
-        )
-
-
-def _has_score(trial: FrozenTrial) -> bool:
-    return trial.state == TrialState.COMPLETE and math.isfinite(trial.values[0])
+        for _, members in itertools.groupby(scored[done:], key=lambda number: number // group):
+            numbers = list(members)
+            level = self.sampler.options.level_of(numbers[0])
+            self.policy.fold(trials.choices[numbers], sign * scores[numbers], level)
+        self.folded = scored

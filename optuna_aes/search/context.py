@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
+from optuna.storages import RDBStorage
 
 from optuna_aes.budget import MemoryBudget
 from optuna_aes.data.blocks import Partition
@@ -36,6 +37,7 @@ class Context:
         plan: How much is asked for.
         seed: Seed of fit, search and retraining.
         studies: Where it is recorded.
+        storage: The database of the studies.
         store: Where checkpoints and weights go.
         listener: Hears of progress.
     """
@@ -46,6 +48,7 @@ class Context:
     plan: Plan
     seed: int
     studies: Studies
+    storage: RDBStorage
     store: ArtifactStore
     listener: Listener
 
@@ -57,12 +60,12 @@ class Context:
     @cached_property
     def space(self) -> EmbeddingSpace:
         """What is searched."""
-        return self.task.space_of(self.partition)
+        return self.strategy.space(self.task.space_of(self.partition))
 
     @cached_property
     def retrain_space(self) -> EmbeddingSpace:
-        """What is trained from scratch: the candidates, and uniform sizes as reference points."""
-        return self.task.retrain_space_of(self.partition)
+        """What is searched, with the sizes of the reference points among the candidates."""
+        return self.strategy.space(self.task.retrain_space_of(self.partition))
 
     @property
     def one_shot(self) -> OneShot:

@@ -14,7 +14,11 @@ from optuna_aes.search.read import Record, result
 from optuna_aes.search.records import METRICS, SEED, job_key
 from optuna_aes.search.settings import revive
 from optuna_aes.search.studies import complete
+from optuna_aes.space import ClusteredSpace
 from optuna_aes.storage import Checkpoints, open_artifact_store
+from optuna_aes.strategies.ihas.routed import RouterOptions
+from optuna_aes.strategies.ihas.strategy import IHAS
+from optuna_aes.strategies.registry import strategy_class
 
 
 def export_model(
@@ -53,6 +57,7 @@ def export_model(
         sizes=sizes,
         dim=record.space.full,
         options=revive(ModelOptions, record.settings["model"]),
+        router=_router(record),
         facts={
             "study": record.name,
             "trial": number,
@@ -62,6 +67,14 @@ def export_model(
         },
         partition=None if blocks is None else Partition.from_json(blocks),
     )
+
+
+def _router(record: Record) -> RouterOptions | None:
+    if not isinstance(record.space, ClusteredSpace):
+        return None
+    strategy = revive(strategy_class(record.settings["strategy"]["name"]), record.settings["strategy"]["options"])
+    assert isinstance(strategy, IHAS)
+    return strategy.router_options(record.space.full)
 
 
 def _chosen_trial(record: Record, trial: int | None) -> int:

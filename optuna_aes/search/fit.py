@@ -7,15 +7,22 @@ from typing import Any
 
 import optuna
 
+from optuna_aes.errors import InputError
 from optuna_aes.models.supernet import Supernet
 from optuna_aes.models.training import Epoch
 from optuna_aes.search.context import Context, resume, saving
+from optuna_aes.search.read import Record
 from optuna_aes.search.records import SECONDS
-from optuna_aes.search.studies import UNDONE, complete, enqueue, work_through
+from optuna_aes.search.settings import jsonable, revive
+from optuna_aes.search.studies import UNDONE, complete, enqueue, load, work_through
+from optuna_aes.search.task import Task
 from optuna_aes.strategies.base import OneShot
+from optuna_aes.strategies.registry import strategy_class
 
 KEY = "fit"
 SUPERNET = "supernet"
+# User attribute of a fit's trial: the search that trained the supernet, where it is another one.
+OWNER = "aes:supernet_of"
 
 
 def fit(context: Context) -> None:
@@ -33,9 +40,74 @@ def fit(context: Context) -> None:
     work_through(study, lambda trial: _objective(context, trial), listener=context.listener)
 
 
+def check_shared(task: Task, strategy: OneShot, other: Record) -> None:
+    """Refuses to take over a supernet that is not there, or not what the strategy would train.
+
+    Raises:
+        InputError: If it is so.
+    """
+    mine = {
+        "dataset": task.dataset.fingerprint,
+        "candidates": list(task.candidates),
+        "model": jsonable(task.model),
+        "fit": jsonable(task.fit_options),
+        "strategy": jsonable(strategy.fit_settings),
+    }
+    theirs = _fit_settings_of(other)
+    different = [key for key in mine if mine[key] != theirs[key]]
+    if different:
+        key = different[0]
+        raise InputError(
+            f"supernet_of={other.name!r} has another supernet: its {key} is {theirs[key]!r}, here it is {mine[key]!r}"
+        )
+    if not complete(other.studies.fit):
+        raise InputError(f"supernet_of={other.name!r} has not trained its supernet yet: run that search first")
+
+
+def share_supernet(study: optuna.Study, other: Record) -> None:
+    """Takes over the trained supernet of another search in the same storage.
+
+    The fit's trial is copied, with its seconds: a search costs what it would have cost alone.
+
+    Args:
+        study: The fit study of the search that takes it over; one that has trials is left alone.
+        other: The search that trained it.
+    """
+    if study.get_trials(deepcopy=False):
+        return
+    trained = complete(other.studies.fit)[0]
+    study.add_trial(
+        optuna.create_trial(
+            value=trained.value,
+            intermediate_values=trained.intermediate_values,
+            user_attrs={
+                SECONDS: trained.user_attrs[SECONDS],
+                OWNER: trained.user_attrs.get(OWNER, other.name),
+            },
+        )
+    )
+
+
+def _fit_settings_of(record: Record) -> dict[str, Any]:
+    settings = record.settings
+    kind = strategy_class(settings["strategy"]["name"])
+    strategy = revive(kind, settings["strategy"]["options"])
+    known = {key: settings[key] for key in ("dataset", "candidates", "model", "fit")}
+    return {**known, "strategy": jsonable(strategy.fit_settings) if isinstance(strategy, OneShot) else None}
+
+
+def _owner(context: Context) -> optuna.Study:
+    """The fit study whose artifact the supernet is: this search's, or that of the search it is shared with."""
+    study = context.studies.fit
+    for trial in complete(study):
+        if (owner := trial.user_attrs.get(OWNER)) is not None:
+            return load(context.storage, owner).fit
+    return study
+
+
 def load_supernet(context: Context) -> Supernet:
     """The trained supernet."""
-    found = context.checkpoints(context.studies.fit, SUPERNET, keep=1).load()
+    found = context.checkpoints(_owner(context), SUPERNET, keep=1).load()
     if found is None:  # finished, and its weights are gone: train it again
         context.listener.note("the supernet's weights are missing from the artifact store: training it again")
         enqueue(context.studies.fit, {})

@@ -14,7 +14,7 @@ from optuna_aes.search import settings as settings_of
 from optuna_aes.search.settings import Plan, reference_sizes
 from optuna_aes.search.studies import check_name, find
 from optuna_aes.search.task import check_place
-from optuna_aes.space import EmbeddingSpace
+from optuna_aes.space import ClusteredSpace, EmbeddingSpace
 from optuna_aes.storage import check_artifacts, check_storage, open_storage
 from optuna_aes.strategies.base import OneShot, Strategy
 from optuna_aes.strategies.registry import name_of
@@ -144,8 +144,10 @@ def settings_for(
 
     ``dataset`` is the data's fingerprint, ``blocks`` what a partition is as JSON.
     """
+    searched = strategy.space(space)
+    clusters = {"clusters": searched.to_json()} if isinstance(searched, ClusteredSpace) else {}
     divided = {} if blocks is None else {"blocks": dict(blocks)}
-    return divided | {
+    return {
         "format": settings_of.FORMAT,
         "dataset": dataset,
         "fields": dict(zip(space.names, space.rows.tolist(), strict=True)),
@@ -162,4 +164,6 @@ def settings_for(
         "fit": settings_of.jsonable(fit),
         "seed": seed,
         "artifacts": artifacts,
+        **clusters,
+        **divided,
     }

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_aes.budget import MemoryBudget
+from optuna_aes.samplers.trials import read_trials
 from optuna_aes.search import settings as settings_of
 from optuna_aes.search.records import (
     EXHAUSTED,
@@ -24,12 +24,13 @@ from optuna_aes.search.records import (
     key_of,
     recorded_picks,
     scored,
+    scores,
 )
 from optuna_aes.search.results import History, Point, Result
 from optuna_aes.search.settings import Plan, reference_sizes
 from optuna_aes.search.studies import Studies, complete, load
-from optuna_aes.space import EmbeddingSpace, Sizes
-from optuna_aes.storage import open_storage
+from optuna_aes.space import ClusteredSpace, EmbeddingSpace, Sizes
+from optuna_aes.storage import open_storage, read_user_attr
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,7 @@ def open_record(name: str, storage: str | RDBStorage) -> Record:
     opened = open_storage(storage, must_exist=True)
     studies = load(opened, name)
     settings, plan, data = settings_of.read(studies.search)
-    align = settings["model"]["align"]
-    space = EmbeddingSpace(settings["fields"], settings["candidates"], align=align)
+    space = _space(settings, "candidates")
     return Record(
         name=name,
         storage=opened,
@@ -83,9 +83,14 @@ def open_record(name: str, storage: str | RDBStorage) -> Record:
         plan=plan,
         data=data,
         space=space,
-        retrain_space=EmbeddingSpace(settings["fields"], settings["retrain_candidates"], align=align),
+        retrain_space=_space(settings, "retrain_candidates"),
         budget=MemoryBudget(space, params=settings["budget"]),
     )
+
+
+def _space(settings: Mapping[str, Any], candidates: str) -> EmbeddingSpace:
+    fields = EmbeddingSpace(settings["fields"], settings[candidates], align=settings["model"]["align"])
+    return ClusteredSpace(fields, **settings["clusters"]) if "clusters" in settings else fields
 
 
 def status(record: Record) -> dict[str, Any]:
@@ -119,15 +124,15 @@ def _fit_counts(record: Record) -> dict[str, int]:
 
 
 def _search_counts(record: Record) -> dict[str, int]:
-    states = [t.state for t in record.studies.search.get_trials(deepcopy=False)]
-    finished = states.count(TrialState.COMPLETE)
+    trials = read_trials(record.studies.search, record.space)
+    finished = trials.count(TrialState.COMPLETE)
     return {
         # A path of sizes may have fewer points than were asked for.
         "requested": finished if record.studies.search.user_attrs.get(EXHAUSTED) else record.plan.trials,
         "finished": finished,
-        "running": states.count(TrialState.RUNNING),
-        "failed": states.count(TrialState.FAIL),
-        "pruned": states.count(TrialState.PRUNED),
+        "running": trials.count(TrialState.RUNNING),
+        "failed": trials.count(TrialState.FAIL),
+        "pruned": trials.count(TrialState.PRUNED),
     }
 
 
@@ -201,30 +206,35 @@ def _point(record: Record, trials: list[FrozenTrial]) -> Point:
         logloss_test=float(metrics["logloss_test"].mean()),
         auc_test_std=float(metrics["auc_test"].std(ddof=1)) if len(trials) > 1 else 0.0,
         seeds=len(trials),
-        uniform=len(set(sizes.values())) == 1 and cost.params > 0,
+        uniform=sizes == record.space.uniform(max(sizes.values())) and cost.params > 0,
         search_trial=searched.user_attrs.get(SOURCE),
         auc_inherited=searched.user_attrs.get(INHERITED),
+        seconds=float(np.mean([t.user_attrs[METRICS].get("seconds", 0.0) for t in trials])),
+        router=cost.router,
     )
 
 
 def history(record: Record) -> History:
     """How the search went."""
-    trials = scored(record.studies.search, record.budget)
+    found = scores(record.studies.search, record.budget)
     fits = complete(record.studies.fit)
     epochs = fits[0].intermediate_values if fits else {}
     retrained = complete(record.studies.retrain)
     return History(
-        numbers=tuple(t.number for t in trials),
-        aucs=tuple(t.auc for t in trials),
-        params=tuple(t.params for t in trials),
+        numbers=tuple(found.numbers.tolist()),
+        aucs=tuple(found.aucs.tolist()),
+        params=tuple(found.params.tolist()),
         epochs=tuple(epochs[e] for e in sorted(epochs)),
         seconds={
-            "fit": _seconds(fits),
-            "search": _seconds(complete(record.studies.search)),
+            "fit": sum(float(t.user_attrs.get(SECONDS, 0.0)) for t in fits),
+            "search": _search_seconds(record),
             "retrain": sum(float(t.user_attrs.get(METRICS, {}).get("seconds", 0.0)) for t in retrained),
         },
     )
 
 
-def _seconds(trials: list[optuna.trial.FrozenTrial]) -> float:
-    return sum(float(t.user_attrs.get(SECONDS, 0.0)) for t in trials)
+def _search_seconds(record: Record) -> float:
+    # In this order: trials that come in between are not asked for.
+    seconds = read_user_attr(record.studies.search, SECONDS)
+    trials = read_trials(record.studies.search, record.space)
+    return sum(float(spent) for number, spent in seconds.items() if trials.complete[number])

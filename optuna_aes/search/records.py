@@ -8,12 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import optuna
 from optuna.trial import FrozenTrial
 
 from optuna_aes.budget import MemoryBudget
+from optuna_aes.errors import StudyMismatchError
+from optuna_aes.samplers.trials import read_trials
 from optuna_aes.search.settings import Plan, reference_sizes
-from optuna_aes.search.studies import complete
 from optuna_aes.space import EmbeddingSpace, Sizes
 
 # User attributes of trials.
@@ -36,15 +39,45 @@ class Scored:
     params: int
 
 
+@dataclass(frozen=True)
+class Scores:
+    """The finished trials inside the budget as arrays, by number.
+
+    Args:
+        numbers: Their numbers, int64 of shape ``(n,)``.
+        choices: Positions of their sizes among the candidates, int64 of shape ``(n, blocks)``.
+        aucs: Inherited validation AUC, shape ``(n,)``.
+        params: Embedding parameters, int64 of shape ``(n,)``.
+        next_number: The number that the study's next trial will have.
+    """
+
+    numbers: npt.NDArray[np.int64]
+    choices: npt.NDArray[np.int64]
+    aucs: npt.NDArray[np.float64]
+    params: npt.NDArray[np.int64]
+    next_number: int
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+def scores(study: optuna.Study, budget: MemoryBudget) -> Scores:
+    """The finished trials inside the budget. Asked again, it reads only those that are new."""
+    trials, space = read_trials(study, budget.space), budget.space
+    if (trials.complete & ~trials.has_sizes).any():
+        raise StudyMismatchError(
+            f"study {study.study_name!r} has trials without sizes of this search: give another name"
+        )
+    params = space.table_params[np.arange(len(space.blocks)), trials.choices].sum(1)
+    numbers = np.flatnonzero(trials.complete & (params <= budget.params))
+    return Scores(numbers, trials.choices[numbers], trials.values[numbers, 0], params[numbers], len(trials))
+
+
 def scored(study: optuna.Study, budget: MemoryBudget) -> list[Scored]:
     """The finished trials inside the budget, by number."""
-    found = []
-    for trial in complete(study):
-        sizes = budget.space.from_params(trial.params)
-        params = budget.space.cost(sizes).params
-        if params <= budget.params:
-            found.append(Scored(trial.number, sizes, trial.values[0], params))
-    return found
+    inside = scores(study, budget)
+    columns = zip(inside.numbers, inside.choices, inside.aucs, inside.params, strict=True)
+    return [Scored(int(n), budget.space.from_indices(c), float(auc), int(params)) for n, c, auc, params in columns]
 
 
 @dataclass(frozen=True)

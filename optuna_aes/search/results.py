@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 
 @dataclass(frozen=True)
@@ -15,8 +15,8 @@ class Point:
 
     Args:
         trial: Number of the retrain trial whose weights ``export`` takes: of all seeds the one best on validation.
-        sizes: Embedding size by field.
-        params: Parameters of the embedding tables.
+        sizes: Embedding size by field, or by ``field@cluster``.
+        params: Parameters of the embedding tables, and of a router where the search counts it.
         projections: Parameters of the maps to the common width, counted apart.
         bytes: Bytes of tables and maps.
         feasible: Whether the point fits the budget.
@@ -28,6 +28,8 @@ class Point:
         uniform: Whether all fields have one size. Reference points have, and a search may choose such sizes too.
         search_trial: Number of the search trial that proposed the sizes; None for reference points.
         auc_inherited: The score that the sizes had in the supernet; None for reference points.
+        seconds: Wall-clock seconds of one of its trainings, their mean.
+        router: Parameters of what sends each row to its cluster's model; 0 where there is one model for all.
     """
 
     trial: int
@@ -44,6 +46,8 @@ class Point:
     uniform: bool
     search_trial: int | None = None
     auc_inherited: float | None = None
+    seconds: float = 0.0
+    router: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,16 +123,13 @@ class History:
     seconds: dict[str, float]
 
 
-def non_dominated(values: Sequence[float], costs: Sequence[float]) -> list[int]:
+def non_dominated(values: npt.ArrayLike, costs: npt.ArrayLike) -> list[int]:
     """Positions of the points that no other beats in both value (higher) and cost (lower), by ascending cost.
 
     Of points equal in both, the first is kept.
     """
-    order = sorted(range(len(values)), key=lambda i: (costs[i], -values[i], i))
-    front: list[int] = []
-    best = -np.inf
-    for i in order:
-        if values[i] > best:
-            front.append(i)
-            best = values[i]
-    return front
+    worth, cost = np.asarray(values, dtype=np.float64), np.asarray(costs)
+    order = np.lexsort((-worth, cost))  # stable
+    best = np.maximum.accumulate(worth[order])
+    before = np.concatenate([[-np.inf], best[:-1]])[: len(order)]
+    return [int(i) for i in order[worth[order] > before]]

@@ -7,11 +7,13 @@ from typing import Any
 
 import optuna
 from optuna.trial import TrialState
+from torch import nn
 
 from optuna_aes.models.model import CTRModel
 from optuna_aes.models.training import Trainer, auc, logloss, predict
 from optuna_aes.search.choose import chosen
 from optuna_aes.search.context import Context, resume, saving
+from optuna_aes.search.fit import load_supernet
 from optuna_aes.search.records import (
     INHERITED,
     METRICS,
@@ -83,14 +85,16 @@ def _train(context: Context, sizes: Sizes, seed: int, key: str, save_final: Call
     return metrics
 
 
-def build_model(context: Context, sizes: Sizes, seed: int) -> CTRModel:
+def build_model(context: Context, sizes: Sizes, seed: int) -> nn.Module:
     """The untrained right-sized model."""
-    task = context.task
-    return CTRModel(
+    task, dim = context.task, context.space.full
+    if (partition := context.partition) is not None:
+        return CTRModel(task.dataset.schema, sizes, dim=dim, options=task.model, seed=seed, partition=partition)
+    return context.strategy.model(
         task.dataset.schema,
         sizes,
-        dim=context.space.full,
+        dim=dim,
         options=task.model,
+        supernet=lambda: load_supernet(context),
         seed=seed,
-        partition=context.partition,
     )

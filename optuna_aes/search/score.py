@@ -9,9 +9,10 @@ import numpy as np
 from optuna_aes.search.context import Context
 from optuna_aes.search.fit import load_supernet
 from optuna_aes.search.propose import Proposal, proposer_of, recorded
-from optuna_aes.search.records import EXHAUSTED, scored
+from optuna_aes.search.records import EXHAUSTED, scores
 from optuna_aes.search.results import non_dominated
 from optuna_aes.search.scratch import score_by_training
+from optuna_aes.storage import add_trials
 from optuna_aes.strategies.base import OneShot
 
 
@@ -21,32 +22,33 @@ def score(context: Context) -> None:
         score_by_training(context)
         return
     study, requested = context.studies.search, context.plan.trials
-    trials = scored(study, context.budget)
-    context.listener.stage("search", len(trials), requested)
-    if len(trials) >= requested or study.user_attrs.get(EXHAUSTED):
+    known = scores(study, context.budget)
+    context.listener.stage("search", len(known), requested)
+    if len(known) >= requested or study.user_attrs.get(EXHAUSTED):
         return
     supernet = load_supernet(context)
     scorer = context.one_shot.scorer(supernet, context.task.dataset, seed=context.seed)
     propose = proposer_of(context, supernet)
-    while len(trials) < requested:
+    while len(known) < requested:
         started = time.perf_counter()
-        proposals = propose(study, len(study.get_trials(deepcopy=False)))
+        proposals = propose(study, known.next_number)
         if not proposals:
             study.set_user_attr(EXHAUSTED, True)
             return
-        proposals = _first(proposals, requested - len(trials), context)
+        proposals = _first(proposals, requested - len(known), context)
         inside = [p.sizes for p in proposals if context.budget.fits(p.sizes)]
         aucs = iter(scorer(np.array([context.space.to_indices(sizes) for sizes in inside])) if inside else ())
         seconds = (time.perf_counter() - started) / len(proposals)
-        study.add_trials(
+        add_trials(
+            study,
             [
                 recorded(context, p, float(next(aucs)) if context.budget.fits(p.sizes) else None, seconds)
                 for p in proposals
-            ]
+            ],
         )
-        trials = scored(study, context.budget)
-        front = non_dominated([t.auc for t in trials], [t.params for t in trials])
-        context.listener.scored(len(trials), requested, max((t.auc for t in trials), default=0.0), len(front))
+        known = scores(study, context.budget)
+        front = non_dominated(known.aucs, known.params)
+        context.listener.scored(len(known), requested, float(known.aucs.max(initial=0.0)), len(front))
 
 
 def _first(proposals: list[Proposal], count: int, context: Context) -> list[Proposal]:

@@ -19,7 +19,7 @@ from optuna_aes.search import settings as settings_of
 from optuna_aes.search import studies as studies_of
 from optuna_aes.search.context import Context
 from optuna_aes.search.export import export_model, open_dataset
-from optuna_aes.search.fit import fit
+from optuna_aes.search.fit import check_shared, fit, share_supernet
 from optuna_aes.search.precheck import check_batches, planned, settings_for
 from optuna_aes.search.progress import Listener, Silent
 from optuna_aes.search.read import Record, history, open_record, result, status
@@ -30,7 +30,7 @@ from optuna_aes.search.settings import Plan
 from optuna_aes.search.task import Task
 from optuna_aes.storage import check_artifacts, open_artifact_store, open_storage
 from optuna_aes.strategies.adass.strategy import AdaSS
-from optuna_aes.strategies.base import Strategy
+from optuna_aes.strategies.base import OneShot, Strategy
 from optuna_aes.strategies.registry import strategy_class
 
 STAGES = {"fit": fit, "search": score, "retrain": retrain}
@@ -66,6 +66,7 @@ class Search:
         reference: bool = True,
         seed: int = 0,
         artifacts: str | None = None,
+        supernet_of: str | None = None,
         listener: Listener | None = None,
     ) -> Search:
         """Creates a search, or takes up the one of that name that was created with the same settings.
@@ -82,10 +83,11 @@ class Search:
             reference: Whether the uniform sizes 1, 2, 4, … D are trained too.
             seed: Seed of fit, search and retraining.
             artifacts: Where checkpoints go: a folder, ``s3://bucket``, or None for the database itself.
+            supernet_of: Another search in the storage, whose trained supernet is taken instead of fitting one again.
             listener: Hears of progress.
 
         Raises:
-            InputError: If a value is out of range.
+            InputError: If a value is out of range, or the other search's supernet is not there or not the same.
             StudyMismatchError: If the name is taken by a search with other settings.
             StorageError: If the storage cannot be opened.
         """
@@ -101,11 +103,16 @@ class Search:
             raise InputError(
                 "budget was made for another space than the task's: make it with MemoryBudget(task.space, …)"
             )
+        budget = MemoryBudget(strategy.space(budget.space), params=budget.params)
         check_batches(task.model, strategy, task.train, task.fit_options)
         # Whatever can fail does so before the first thing is created.
         check_artifacts(artifacts)
         opened = open_storage(storage)
         open_artifact_store(artifacts, opened)
+        lender = None
+        if supernet_of is not None and isinstance(strategy, OneShot):
+            lender = open_record(supernet_of, opened)
+            check_shared(task, strategy, lender)
         studies = studies_of.create(opened, name)
         strategy = planned(strategy, plan, studies.search.user_attrs.get(settings_of.SETTINGS))
         settings = settings_for(
@@ -121,6 +128,8 @@ class Search:
             blocks=None if partition is None else partition.to_json(),
         )
         settings_of.write(studies.search, settings, plan, _data(task.dataset))
+        if lender is not None:
+            share_supernet(studies.fit, lender)
         return cls._assemble(task, strategy, budget, plan, seed, opened, studies, artifacts, listener, name)
 
     @classmethod
@@ -195,6 +204,7 @@ class Search:
             plan=plan,
             seed=seed,
             studies=studies,
+            storage=storage,
             store=open_artifact_store(artifacts, storage),
             listener=listener or Silent(),
         )

@@ -14,7 +14,10 @@ from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy import event
 from sqlalchemy.dialects import plugins
 from sqlalchemy.engine import URL, Connection, CreateEnginePlugin, Engine
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
+
+from optuna_aes.samplers.trials import backend_of
+from optuna_aes.storage._messages import one_line
 
 T = TypeVar("T")
 
@@ -59,19 +62,8 @@ def ensure_row_locks(engine: Engine) -> None:
 
 def rdb_of(storage: BaseStorage) -> RDBStorage | None:
     """The RDBStorage under a study's storage (Optuna wraps it in a cache), or None if there is none."""
-    inner = getattr(storage, "_backend", storage)
+    inner = backend_of(storage)
     return inner if isinstance(inner, RDBStorage) else None
-
-
-def one_line(error: BaseException, *secrets: str | None) -> str:
-    """The driver's own words on one line, without SQL, parameters or secrets."""
-    while not isinstance(error, DBAPIError) and error.__cause__ is not None:
-        error = error.__cause__
-    text = " ".join(str(getattr(error, "orig", None) or error).split()) or type(error).__name__
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, "***")
-    return text if len(text) <= 300 else text[:297] + "..."
 
 
 def retry_races(action: Callable[[], T]) -> T:

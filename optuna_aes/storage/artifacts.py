@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -16,11 +16,11 @@ import sqlalchemy as sa
 from optuna.artifacts import Boto3ArtifactStore, FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import RDBStorage
-from sqlalchemy.exc import SQLAlchemyError
 
 from optuna_aes.errors import StorageError
-from optuna_aes.storage._rdb import one_line, retry_races
-from optuna_aes.storage.engine import open_storage, safe_url
+from optuna_aes.storage._messages import explained, safe_url
+from optuna_aes.storage._rdb import retry_races
+from optuna_aes.storage.engine import open_storage
 
 if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore
@@ -147,14 +147,8 @@ class RDBArtifactStore:
         if not self._tables_exist():
             retry_races(lambda: _METADATA.create_all(self._storage.engine))
 
-    @contextmanager
-    def _errors(self, action: str) -> Iterator[None]:
-        """Turn the database's errors, which quote SQL over many lines, into ours."""
-        try:
-            yield
-        except SQLAlchemyError as error:
-            where, secret = safe_url(self._storage.url), self._storage.engine.url.password
-            raise StorageError(f"cannot {action} in {where}: {one_line(error, secret)}") from None
+    def _errors(self, action: str) -> AbstractContextManager[None]:
+        return explained(action, self._storage.engine)
 
 
 class _BlobReader(io.RawIOBase):

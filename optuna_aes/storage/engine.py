@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,33 +15,15 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 
 from optuna_aes.errors import StorageError
-from optuna_aes.storage._rdb import PLUGIN, ensure_row_locks, one_line, retry_races
+from optuna_aes.storage._messages import one_line, safe_url
+from optuna_aes.storage._rdb import PLUGIN, ensure_row_locks, retry_races
+from optuna_aes.storage.bulk import BulkStorage
 from optuna_aes.storage.claims import RequeueTrial
 
 BUSY_TIMEOUT = 60  # seconds a SQLite writer waits for another
 CONNECT_TIMEOUT = 10  # seconds until a server that does not answer counts as unreachable
 
 _KINDS = "sqlite:///FILE.db, postgresql://USER:PASSWORD@HOST/DATABASE or mysql+pymysql://USER:PASSWORD@HOST/DATABASE"
-_SECRET_OPTION = re.compile(r"pass|pwd|secret|token", re.IGNORECASE)
-
-
-def safe_url(url: str | URL) -> str:
-    """Write a storage's URL for a log, an error or a report: the same, with ``***`` for every password.
-
-    Args:
-        url: A database URL. Of one that cannot be parsed only the part before ``://`` is kept, because the rest may
-            hold a password in any place.
-    """
-    try:
-        parsed = make_url(url)
-    except (SQLAlchemyError, ValueError):
-        head, found, _ = str(url).partition("://")
-        if found:
-            return f"{head}://..."
-        return "..." if "@" in head else head
-    # A libpq URL may carry passwords among its options as well.
-    hidden = {key: "***" for key in parsed.query if _SECRET_OPTION.search(key)}
-    return parsed.update_query_dict(hidden).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
 
 
 def open_storage(
@@ -66,6 +47,9 @@ def open_storage(
         grace_period: Seconds without a sign of life after which another worker takes the trial over.
         max_retry: How often one trial is taken over, or None for no limit.
         must_exist: Whether a database without studies is an error, as it is for whoever only reads.
+
+    Returns:
+        The storage; of a URL a :class:`BulkStorage`, which records groups of trials at once and reads them as arrays.
 
     Raises:
         StorageError: If the database cannot be opened or was made by another version of Optuna. The message is one
@@ -211,10 +195,10 @@ def _optuna_url(url: URL) -> str:
     return url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
 
 
-def _open(url: str, *, create: bool, **kwargs: Any) -> RDBStorage:
-    def make() -> RDBStorage:
+def _open(url: str, *, create: bool, **kwargs: Any) -> BulkStorage:
+    def make() -> BulkStorage:
         # Where tables are there, we compare the version before any is added; Optuna would do it after.
-        return RDBStorage(url, skip_table_creation=not create, skip_compatibility_check=True, **kwargs)
+        return BulkStorage(url, skip_table_creation=not create, skip_compatibility_check=True, **kwargs)
 
     storage = retry_races(make)
     current, head = storage.get_current_version(), storage.get_head_version()
@@ -239,9 +223,7 @@ def _explain(url: URL, error: Exception) -> StorageError:
             "mysql": "pip install PyMySQL, and write mysql+pymysql://...",
         }.get(backend, f"install the driver of {url.drivername}")
         return StorageError(f"the storage {name} needs a driver that is not installed: {todo}")
-    secrets = [str(url.password) if url.password else None]
-    secrets += [str(value) for key, value in url.query.items() if _SECRET_OPTION.search(key)]
-    what = one_line(error, *secrets)
+    what = one_line(error, url)
     if backend == "sqlite":
         return StorageError(f"the storage {name} cannot be opened: {what}")
     return StorageError(

@@ -7,18 +7,20 @@ takes it as ``--strategy module:Class``, and its fields as ``--set name=value``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from optuna_aes.data.blocks import Partition
 from optuna_aes.data.dataset import Dataset, Schema
-from optuna_aes.models.model import ModelOptions
+from optuna_aes.models.model import CTRModel, ModelOptions
 from optuna_aes.models.supernet import SubnetScorer, Supernet
 from optuna_aes.models.training import Trainer, TrainOptions
+from optuna_aes.space import EmbeddingSpace
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -60,9 +62,40 @@ class Strategy(ABC):
         """The strategy for a search of so many trials; as it is unless it anneals along them."""
         return self
 
+    def space(self, fields: EmbeddingSpace) -> EmbeddingSpace:
+        """What its trials choose: a size for every field of the task, unless it says otherwise."""
+        return fields
+
+    def model(
+        self,
+        schema: Schema,
+        sizes: Mapping[str, int],
+        *,
+        dim: int,
+        options: ModelOptions,
+        supernet: Callable[[], Supernet],
+        seed: int = 0,
+    ) -> nn.Module:
+        """The untrained model of a trial's sizes.
+
+        Args:
+            schema: The dataset's fields.
+            sizes: Size of every block of :meth:`space`.
+            dim: The common width D.
+            options: Backbone and the rest of the model.
+            supernet: Gives the trained supernet, for models that take something of it.
+            seed: Seed of the initial values.
+        """
+        return CTRModel(schema, sizes, dim=dim, options=options, seed=seed)
+
 
 class OneShot(Strategy):
     """Fits a supernet once and scores many choices of sizes with its weights."""
+
+    @property
+    def fit_settings(self) -> dict[str, Any]:
+        """What of the strategy its trained supernet depends on: searches that agree in it can share one."""
+        return {"name": self.name, **vars(self)}
 
     @property
     def normalises(self) -> bool:
@@ -99,6 +132,6 @@ class OneShot(Strategy):
         """The choices of sizes that a strategy with a path can take.
 
         Returns:
-            Positions among the candidates, int64 of shape ``(points, fields)``.
+            Positions among the candidates, int64 of shape ``(points, blocks of the space)``.
         """
         raise NotImplementedError(f"{type(self).__name__} searches by {self.sampler!r}, not along a path")

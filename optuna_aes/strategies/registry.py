@@ -21,6 +21,7 @@ STRATEGIES = {
     "saliency": f"{_PRUNING}.saliency:Saliency",
     "dnis": "optuna_aes.strategies.dnis.strategy:DNIS",
     "sham": "optuna_aes.strategies.sham.strategy:SHAM",
+    "ihas": "optuna_aes.strategies.ihas.strategy:IHAS",
     "random": f"{_STOCK}:Random",
     "tpe": f"{_STOCK}:TPE",
     "nsga2": f"{_STOCK}:NSGAII",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
-from scipy.stats import kendalltau  # type: ignore[import-untyped]
+from scipy.stats import kendalltau
 
 from optuna_aes.search.results import Point, Result
 from optuna_aes.visualization import _style as style

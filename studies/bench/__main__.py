@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from studies.bench import planted, ranking
+from studies.bench import planted, ranking, storage
 
 if __name__ == "__main__":
+    storage.main([])
     ranking.main(["planted", "--seeds", "2"])
     planted.main([])

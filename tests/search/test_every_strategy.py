@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from tiny_search import STRATEGY, Heard, tiny_data, tiny_search, tiny_task
 
 from optuna_aes import Dataset, MemoryBudget, Search
+from optuna_aes.errors import InputError
 from optuna_aes.search.propose import STOCK, Stock
 from optuna_aes.strategies.adass.strategy import AdaSS
 from optuna_aes.strategies.base import OneShot, Strategy
@@ -126,3 +127,22 @@ def test_nsga2_goes_on_to_later_generations(tmp_path: Path, data: Dataset) -> No
     trials = search.context.studies.search.get_trials(states=(TrialState.COMPLETE,))
     generations = {t.system_attrs["NSGAIISampler:generation"] for t in trials}
     assert generations == {0, 1}
+
+
+def test_a_supernet_can_be_shared_by_searches_of_the_same_settings(tmp_path: Path, data: Dataset) -> None:
+    storage = f"sqlite:///{tmp_path}/aes.db"
+    options: dict[str, Any] = {"trials": 4, "retrain": 0, "reference": False}
+    first = tiny_search(storage, data, name="first", strategy=quick("adass"), **options)
+    with pytest.raises(InputError, match="supernet_of='first' has not trained its supernet yet"):
+        tiny_search(storage, data, name="second", strategy=quick("random"), supernet_of="first", **options)
+    first.run()
+    for name, lender in (("second", "first"), ("third", "second")):
+        search = tiny_search(storage, data, name=name, strategy=quick("random"), supernet_of=lender, **options)
+        search.run()
+        assert search.context.studies.fit.trials[0].user_attrs["aes:supernet_of"] == "first"
+    alone = tiny_search(storage, data, name="alone", strategy=quick("random"), **options)
+    alone.run()
+    assert content(alone)["search"] == content(search)["search"]
+    with pytest.raises(InputError, match="has another supernet: its strategy is"):
+        tiny_search(storage, data, name="fourth", strategy=quick("magnitude"), supernet_of="first", **options)
+    assert "fourth" not in optuna.get_all_study_names(storage)

@@ -67,6 +67,11 @@ class AdaSS(OneShot):
         return self.policy.levels
 
     @property
+    def fit_settings(self) -> dict[str, Any]:
+        """Sharing and sampling; the baselines that search this supernet can take it over."""
+        return {"name": AdaSS.name, "sharing": self.sharing, "sampling": self.sampling}
+
+    @property
     def normalises(self) -> bool:
         """Separate tables are batch-normalised."""
         return self.sharing == "separate"

@@ -1,0 +1,186 @@
+"""What several strategies found on one task, side by side: plain values from finished searches."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import kendalltau
+
+from optuna_aes.search.read import Record, history, result
+from optuna_aes.search.results import Point, Result
+from optuna_aes.space import Sizes
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished search: its strategy and seed, what it found, and the seconds of its stages."""
+
+    strategy: str
+    seed: int
+    result: Result
+    seconds: dict[str, float]
+
+    @classmethod
+    def of(cls, record: Record) -> Run:
+        """Reads a search from its storage."""
+        found = result(record)
+        return cls(found.strategy, int(record.settings["seed"]), found, history(record).seconds)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean and standard deviation between seeds (0 with one), and how many seeds have a value."""
+
+    mean: float
+    std: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Estimate | None:
+        """Of the values that are there; None of none."""
+        known = np.array([v for v in values if v is not None and np.isfinite(v)], dtype=np.float64)
+        if not len(known):
+            return None
+        return cls(float(known.mean()), float(known.std(ddof=1)) if len(known) > 1 else 0.0, len(known))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One strategy.
+
+    Args:
+        strategy: Its name.
+        auc: Test AUC by share of the full-size parameters: of the searched points within it, the one best on validation.
+        hypervolume: Of the test front: area under (AUC − 0.5), over the share of the full size, up to the budget.
+        cost: Seconds of fit and search.
+        trainings: The same in trainings of the full-size model.
+        agreement: Share of fields that have the same size under two seeds, over pairs of seeds and budgets.
+        log2_std: Standard deviation of log2 of a field's size between seeds (a size of 0 counts as ½), over fields and
+            budgets.
+        tau: Kendall's τ between inherited and retrained AUC of the searched points.
+    """
+
+    strategy: str
+    auc: dict[float, Estimate | None]
+    hypervolume: Estimate | None
+    cost: Estimate | None
+    trainings: Estimate | None
+    agreement: float | None
+    log2_std: float | None
+    tau: Estimate | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Strategies on one task under one budget.
+
+    Args:
+        shares: Budgets at which test AUC is compared, as shares of the full-size parameters.
+        full: Parameters of the full-size tables.
+        uniform: Test AUC of one size for all, interpolated at each share.
+        rows: The strategies.
+    """
+
+    shares: tuple[float, ...]
+    full: int
+    uniform: dict[float, Estimate | None]
+    rows: tuple[Row, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """One JSON-ready object."""
+        return asdict(self)
+
+
+def compare(runs: Sequence[Run], shares: Sequence[float]) -> Comparison:
+    """Compares finished searches.
+
+    Args:
+        runs: Of one task and budget; several seeds of each strategy. At least one has the uniform sizes for reference.
+        shares: Budgets, as shares of the full-size parameters.
+    """
+    full = runs[0].result.full["params"]
+    whole = {run.seed: _full_seconds(run.result) for run in runs if _full_seconds(run.result) is not None}
+    strategies = list(dict.fromkeys(run.strategy for run in runs))
+    references = [run.result for run in runs if any(p.uniform for p in run.result.points)]
+    return Comparison(
+        shares=tuple(shares),
+        full=full,
+        uniform={s: Estimate.of(_uniform_auc(r, s * full) for r in references) for s in shares},
+        rows=tuple(_row(name, [r for r in runs if r.strategy == name], shares, whole) for name in strategies),
+    )
+
+
+def _row(name: str, runs: Sequence[Run], shares: Sequence[float], whole: dict[int, float | None]) -> Row:
+    full = runs[0].result.full["params"]
+    picks = {s: [pick(run.result, s * full) for run in runs] for s in shares}
+    seconds = [run.seconds["fit"] + run.seconds["search"] for run in runs]
+    ones = [whole.get(run.seed) for run in runs]
+    same, spread = zip(
+        *(_stability([p.sizes for p in found if p is not None]) for found in picks.values()), strict=True
+    )
+    return Row(
+        strategy=name,
+        auc={s: Estimate.of(None if p is None else p.auc_test for p in found) for s, found in picks.items()},
+        hypervolume=Estimate.of(hypervolume(run.result) for run in runs),
+        cost=Estimate.of(seconds),
+        trainings=Estimate.of(s / one if one else None for s, one in zip(seconds, ones, strict=True)),
+        agreement=_mean(same),
+        log2_std=_mean(spread),
+        tau=Estimate.of(_tau(run.result) for run in runs),
+    )
+
+
+def pick(result: Result, params: float) -> Point | None:
+    """The searched point within so many parameters that is best on validation; its test AUC decides nothing."""
+    inside = [p for p in result.points if p.search_trial is not None and p.params <= params]
+    return max(inside, key=lambda p: p.auc_valid, default=None)
+
+
+def hypervolume(result: Result) -> float:
+    """Area that the searched points dominate in (share of full size, test AUC − 0.5), up to the budget."""
+    full, end = result.full["params"], result.budget["params"]
+    points = sorted((p.params, p.auc_test) for p in result.points if p.feasible and p.search_trial is not None)
+    area, best = 0.0, 0.5
+    for (start, auc), (stop, _) in itertools.pairwise([*points, (end, 0.0)]):
+        best = max(best, auc)
+        area += (best - 0.5) * (stop - start) / full
+    return area
+
+
+def _uniform_auc(result: Result, params: float) -> float | None:
+    """Test AUC of uniform sizes, linear in parameters between them; None outside of them."""
+    curve = sorted((p.params, p.auc_test) for p in result.points if p.uniform)
+    if not curve or not curve[0][0] <= params <= curve[-1][0]:
+        return None
+    costs, aucs = np.array(curve).T
+    return float(np.interp(params, costs, aucs))
+
+
+def _full_seconds(result: Result) -> float | None:
+    return next((p.seconds for p in result.points if p.params == result.full["params"] and p.seconds > 0), None)
+
+
+def _stability(sizes: Sequence[Sizes]) -> tuple[float | None, float | None]:
+    """Agreement and spread of the sizes that one strategy gave under several seeds."""
+    if len(sizes) < 2:
+        return None, None
+    table = np.array([list(s.values()) for s in sizes], dtype=np.float64)
+    pairs = [float((a == b).mean()) for a, b in itertools.combinations(table, 2)]
+    return float(np.mean(pairs)), float(np.log2(np.maximum(table, 0.5)).std(0, ddof=1).mean())
+
+
+def _tau(result: Result) -> float | None:
+    known = [(p.auc_inherited, p.auc_valid) for p in result.points if p.auc_inherited is not None]
+    if len(known) < 3:
+        return None
+    inherited, retrained = np.array(known).T
+    return float(kendalltau(inherited, retrained)[0])
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else None
