@@ -13,6 +13,7 @@ from typing import Any
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from optuna_aes.data.blocks import Partition
 from optuna_aes.data.dataset import Dataset, Schema, atomic_folder
 from optuna_aes.data.encoder import ENCODER_FILES
 from optuna_aes.errors import DataError, InputError
@@ -33,6 +34,7 @@ def save_model(
     options: ModelOptions,
     router: RouterOptions | None = None,
     facts: Mapping[str, Any] | None = None,
+    partition: Partition | None = None,
 ) -> Path:
     """Writes a :class:`CTRModel`, or a :class:`RoutedModel`, to a folder, whole or not at all.
 
@@ -43,11 +45,13 @@ def save_model(
         out: The folder; an earlier export there is replaced.
         weights: The model's state.
         dataset: The data it was trained on.
-        sizes: Embedding size of every field, or of every ``field@cluster`` where there is a router.
+        sizes: Embedding size of every field, of every block of ``partition``, or of every ``field@cluster`` where there
+            is a router.
         dim: The common width D.
         options: What the model is made of.
         router: What sends each row to its cluster's model, for sizes by cluster.
         facts: What a reader of ``sizes.json`` wants to know besides, JSON-ready.
+        partition: Blocks within and over fields, if the model has them.
 
     Returns:
         The folder.
@@ -59,6 +63,8 @@ def save_model(
     if target.exists() and not (target.is_dir() and ((target / SIZES).exists() or not any(target.iterdir()))):
         raise InputError(f"out={str(target)!r} exists and is not an export of a model: give another folder")
     description = {"format": FORMAT, **(facts or {}), "sizes": dict(sizes), "dim": dim, "model": asdict(options)}
+    if partition is not None:
+        description["blocks"] = partition.to_json()
     if router is not None:
         description["router"] = asdict(router)
     with atomic_folder(target) as folder:
@@ -111,5 +117,7 @@ def load_model(folder: str | os.PathLike[str]) -> CTRModel | RoutedModel:
 def _model(schema: Schema, description: Mapping[str, Any], options: ModelOptions) -> CTRModel | RoutedModel:
     sizes, dim = description["sizes"], int(description["dim"])
     if "router" not in description:
-        return CTRModel(schema, sizes, dim=dim, options=options)
+        blocks = description.get("blocks")
+        partition = None if blocks is None else Partition.from_json(blocks)
+        return CTRModel(schema, sizes, dim=dim, options=options, partition=partition)
     return routed_model(schema, sizes, dim=dim, options=options, router=RouterOptions(**description["router"]))

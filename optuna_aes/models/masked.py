@@ -9,13 +9,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from optuna_aes.data.blocks import Partition
 from optuna_aes.data.dataset import Schema
+from optuna_aes.models.blocks import PieceIndex
 from optuna_aes.models.rows import BatchRows
 from optuna_aes.models.sharing import PrefixEmbedding
 
 
 class MaskedEmbedding(PrefixEmbedding):
     """One table of width D per field; a size d is its d most important columns, where they stand.
+
+    Where a partition divides the fields' values into blocks, gates, importance and sizes are those of blocks.
 
     In training every column passes through its gate, 1 at first: a strategy sets gates, or asks for their gradient by
     ``gate.requires_grad_()``, which after a backward pass is Σ_batch ∂L/∂ẽ_fk · e_fk, of closed gates too.
@@ -25,16 +29,27 @@ class MaskedEmbedding(PrefixEmbedding):
         candidates: Sizes in ascending order; the last one is D.
         with_linear: Whether every value also has a first-order weight.
         std: Standard deviation of the initial values.
+        partition: Which block every row of every field belongs to; a block per field by default.
     """
 
     gate: Tensor
     importance: Tensor
 
-    def __init__(self, schema: Schema, candidates: Sequence[int], *, with_linear: bool, std: float) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        candidates: Sequence[int],
+        *,
+        with_linear: bool,
+        std: float,
+        partition: Partition | None = None,
+    ) -> None:
         super().__init__(schema, candidates, with_linear=with_linear, std=std)
-        self.register_buffer("gate", torch.ones(self.fields, self.dim))
-        # What decides which columns a size keeps, float32 of shape (fields, D); the first columns until it is set.
-        self.register_buffer("importance", torch.arange(self.dim, 0, -1.0).repeat(self.fields, 1))
+        self.index = None if partition is None else PieceIndex(partition, self.layout)
+        blocks = self.fields if partition is None else len(partition.names)
+        self.register_buffer("gate", torch.ones(blocks, self.dim))
+        # What decides which columns a size keeps, float32 of shape (blocks, D); the first columns until it is set.
+        self.register_buffer("importance", torch.arange(self.dim, 0, -1.0).repeat(blocks, 1))
 
     def embed(self, ids: Tensor, rows: Tensor, batch: BatchRows | None) -> Tensor:
         """See :meth:`SharedEmbedding.embed`; the gates take the place of paths."""
@@ -42,26 +57,45 @@ class MaskedEmbedding(PrefixEmbedding):
             values = self.table.lookup(rows)
         else:
             values = torch.nn.functional.embedding(batch.inverse, self.table.gather(batch.rows))
+        if self.index is not None:  # the values of a bag may be in several blocks
+            return self.layout.pool(values * self.gate[self.index(rows)], ids)
         return self.layout.pool(values, ids) * self.gate
 
     def present(self, rows: int) -> Tensor:
         """See :meth:`SharedEmbedding.present`: a field is there while one of its gates is open."""
-        return (self.gate != 0).any(1).expand(rows, -1)
+        return self._of_fields((self.gate != 0).any(1)).expand(rows, -1)
 
     def bank(self, ids: Tensor) -> Sequence[Tensor]:
         """See :meth:`SharedEmbedding.bank`."""
-        return [self.layout.pool(self.table.lookup(self.layout.rows(ids)), ids) * self.gate.detach()]
+        rows = self.layout.rows(ids)
+        values = self.table.lookup(rows)
+        if self.index is not None:
+            blocks = self.index(rows)
+            return [values * self.gate.detach()[blocks], blocks, ids]
+        return [self.layout.pool(values, ids) * self.gate.detach()]
 
     def select(self, bank: Sequence[Tensor], path: npt.NDArray[np.int64]) -> tuple[list[Tensor], Tensor]:
         """See :meth:`SharedEmbedding.select`. Columns stay where they are, so the groups have full width."""
-        (full,) = bank
+        full, *where = bank
         sizes = self.candidate_sizes[torch.from_numpy(np.asarray(path, dtype=np.int64)).to(full.device)]
         kept = self.kept(sizes)
-        fields = torch.nonzero(sizes > 0).squeeze(1)
+        fields = torch.nonzero(self._of_fields(sizes > 0)).squeeze(1)
         columns = fields.unsqueeze(1) * self.dim + torch.arange(self.dim, device=full.device)
+        if where:
+            blocks, ids = where
+            return [self.layout.pool(full * kept[blocks], ids)[:, fields]], columns.reshape(-1)
         return [full[:, fields] * kept[fields]], columns.reshape(-1)
 
+    def _of_fields(self, blocks: Tensor) -> Tensor:
+        """Which fields have one of the blocks, bool of shape ``(fields,)``."""
+        if self.index is None:
+            return blocks
+        found = torch.zeros(self.fields, dtype=torch.bool, device=blocks.device)
+        for (field, *_), there in zip(self.index.pieces, blocks[self.index.block].tolist(), strict=True):
+            found[field] |= there
+        return found
+
     def kept(self, sizes: Tensor) -> Tensor:
-        """Which columns the sizes keep, bool of shape ``(fields, D)``: of equally important ones the first."""
+        """Which columns the sizes keep, bool of shape ``(blocks, D)``: of equally important ones the first."""
         rank = self.importance.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         return rank < sizes.unsqueeze(1)

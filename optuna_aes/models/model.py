@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from optuna_aes.data.blocks import Partition
 from optuna_aes.data.dataset import Schema
 from optuna_aes.errors import InputError
 from optuna_aes.models.backbones.registry import backbone_class
+from optuna_aes.models.blocks import BlockEmbedding
 from optuna_aes.models.embedding import MixedEmbedding
 from optuna_aes.models.rows import RowTable
 
@@ -68,30 +70,58 @@ class CTRModel(nn.Module):
         dim: The common width D.
         options: Backbone and the rest.
         seed: Seed of the initial values.
+        partition: Blocks within and over fields, whose sizes are given then.
+
+    Raises:
+        InputError: If there are blocks, and ``align`` is not ``"pad"``.
     """
 
     def __init__(
-        self, schema: Schema, sizes: Mapping[str, int], *, dim: int, options: ModelOptions, seed: int = 0
+        self,
+        schema: Schema,
+        sizes: Mapping[str, int],
+        *,
+        dim: int,
+        options: ModelOptions,
+        seed: int = 0,
+        partition: Partition | None = None,
     ) -> None:
         super().__init__()
         backbone = backbone_class(options.backbone)
         backbone.check_fields(len(schema.fields))
         with seeded(seed):
-            self.embedding = MixedEmbedding(
-                schema,
-                sizes,
-                dim=dim,
-                align=options.align,
-                first_order=backbone.first_order,
-                std=options.init_std,
-            )
+            self.embedding = self._embedding(schema, sizes, dim, options, backbone.first_order, partition)
             self.backbone = backbone(self.embedding.widths, **options.of_backbone)
+
+    @staticmethod
+    def _embedding(
+        schema: Schema,
+        sizes: Mapping[str, int],
+        dim: int,
+        options: ModelOptions,
+        linear: bool,
+        partition: Partition | None,
+    ) -> MixedEmbedding | BlockEmbedding:
+        if partition is not None:
+            check_align(options)
+            return BlockEmbedding(schema, partition, sizes, with_linear=linear, std=options.init_std)
+        return MixedEmbedding(schema, sizes, dim=dim, align=options.align, first_order=linear, std=options.init_std)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Logits of shape ``(batch,)`` for int32 ids of shape ``(batch, columns)``."""
         groups, linear = self.embedding(ids)
         logits: Tensor = self.backbone(groups, linear)
         return logits
+
+
+def check_align(options: ModelOptions) -> None:
+    """Refuses maps where fields are divided into blocks: a field's values would need one each.
+
+    Raises:
+        InputError: If there are such maps.
+    """
+    if options.align != "pad":
+        raise InputError(f"align={options.align!r} cannot be had with blocks within fields: give 'pad'")
 
 
 @contextlib.contextmanager

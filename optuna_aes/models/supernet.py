@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from optuna_aes.data.blocks import Partition
 from optuna_aes.data.dataset import Schema, Split
 from optuna_aes.errors import InputError
 from optuna_aes.models.backbones.registry import backbone_class
@@ -34,6 +36,7 @@ class Supernet(nn.Module):
         options: Backbone and the rest.
         sharing: ``"prefix"``, ``"separate"`` or ``"masked"``.
         seed: Seed of the initial values.
+        partition: Blocks within and over fields, which ``"masked"`` can have.
     """
 
     def __init__(
@@ -44,15 +47,19 @@ class Supernet(nn.Module):
         options: ModelOptions,
         sharing: str = "prefix",
         seed: int = 0,
+        partition: Partition | None = None,
     ) -> None:
         super().__init__()
         if sharing not in _SHARINGS:
             raise InputError(f"sharing={sharing!r} is not known: give one of {', '.join(_SHARINGS)}")
+        if partition is not None and sharing != "masked":
+            raise InputError(f"sharing={sharing!r} has a size per field and no blocks: give 'masked'")
         backbone = backbone_class(options.backbone)
         backbone.check_fields(len(schema.fields))
+        blocks: dict[str, Any] = {} if partition is None else {"partition": partition}
         with seeded(seed):
             self.embedding = _SHARINGS[sharing](
-                schema, candidates, with_linear=backbone.first_order, std=options.init_std
+                schema, candidates, with_linear=backbone.first_order, std=options.init_std, **blocks
             )
             self.backbone = backbone(
                 [(self.embedding.fields, self.embedding.dim)], **options.of_backbone, batch_statistics=True

@@ -11,6 +11,7 @@ import torch
 from optuna.storages import RDBStorage
 
 from optuna_aes.budget import MemoryBudget
+from optuna_aes.data.blocks import Partition
 from optuna_aes.models.training import Epoch, OnEpoch, Trainer, TrainState
 from optuna_aes.search.progress import Listener
 from optuna_aes.search.settings import Plan
@@ -52,14 +53,19 @@ class Context:
     listener: Listener
 
     @cached_property
+    def partition(self) -> Partition | None:
+        """Blocks within and over fields, where the strategy has them."""
+        return self.strategy.partition(self.task.dataset)
+
+    @cached_property
     def space(self) -> EmbeddingSpace:
         """What is searched."""
-        return self.strategy.space(self.task.space)
+        return self.strategy.space(self.task.space_of(self.partition))
 
     @cached_property
     def retrain_space(self) -> EmbeddingSpace:
         """What is searched, with the sizes of the reference points among the candidates."""
-        return self.strategy.space(self.task.retrain_space)
+        return self.strategy.space(self.task.retrain_space_of(self.partition))
 
     @property
     def one_shot(self) -> OneShot:

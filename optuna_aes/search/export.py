@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from optuna_aes.data.blocks import Partition
 from optuna_aes.data.dataset import Dataset
 from optuna_aes.errors import DataError, InputError
 from optuna_aes.export import save_model
@@ -48,6 +49,7 @@ def export_model(
     if weights is None:
         raise DataError(f"the weights of trial {number} are not in the artifact store any more: run the search again")
     cost = record.space.cost(sizes)
+    blocks = record.settings.get("blocks")
     return save_model(
         out,
         weights[0],
@@ -63,6 +65,7 @@ def export_model(
             "bytes": cost.bytes,
             "metrics": found.user_attrs[METRICS],
         },
+        partition=None if blocks is None else Partition.from_json(blocks),
     )
 
 

@@ -120,8 +120,10 @@ def load_supernet(context: Context) -> Supernet:
 
 
 def _untrained(context: Context) -> Supernet:
+    # Strategies of a user's own need not know of blocks.
+    blocks: dict[str, Any] = {} if context.partition is None else {"partition": context.partition}
     return context.one_shot.supernet(
-        context.task.dataset.schema, context.task.candidates, model=context.task.model, seed=context.seed
+        context.task.dataset.schema, context.task.candidates, model=context.task.model, seed=context.seed, **blocks
     )
 
 

@@ -108,6 +108,7 @@ def _refuse_other(wish: Wish, known: Mapping[str, Any]) -> None:
         fit=wish.fit or wish.train,
         seed=wish.seed,
         artifacts=wish.artifacts,
+        blocks=known.get("blocks"),
     )
     settings_of.check_same(wish.name, known, wanted)
 
@@ -137,10 +138,15 @@ def settings_for(
     fit: TrainOptions,
     seed: int,
     artifacts: str | None,
+    blocks: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What may never change under a search's name, JSON-ready; ``dataset`` is the data's fingerprint."""
+    """What may never change under a search's name, JSON-ready.
+
+    ``dataset`` is the data's fingerprint, ``blocks`` what a partition is as JSON.
+    """
     searched = strategy.space(space)
     clusters = {"clusters": searched.to_json()} if isinstance(searched, ClusteredSpace) else {}
+    divided = {} if blocks is None else {"blocks": dict(blocks)}
     return {
         "format": settings_of.FORMAT,
         "dataset": dataset,
@@ -159,4 +165,5 @@ def settings_for(
         "seed": seed,
         "artifacts": artifacts,
         **clusters,
+        **divided,
     }

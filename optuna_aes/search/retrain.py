@@ -9,6 +9,7 @@ import optuna
 from optuna.trial import TrialState
 from torch import nn
 
+from optuna_aes.models.model import CTRModel
 from optuna_aes.models.training import Trainer, auc, logloss, predict
 from optuna_aes.search.choose import chosen
 from optuna_aes.search.context import Context, resume, saving
@@ -86,11 +87,13 @@ def _train(context: Context, sizes: Sizes, seed: int, key: str, save_final: Call
 
 def build_model(context: Context, sizes: Sizes, seed: int) -> nn.Module:
     """The untrained right-sized model."""
-    task = context.task
+    task, dim = context.task, context.space.full
+    if (partition := context.partition) is not None:
+        return CTRModel(task.dataset.schema, sizes, dim=dim, options=task.model, seed=seed, partition=partition)
     return context.strategy.model(
         task.dataset.schema,
         sizes,
-        dim=context.space.full,
+        dim=dim,
         options=task.model,
         supernet=lambda: load_supernet(context),
         seed=seed,

@@ -94,14 +94,15 @@ class Search:
         studies_of.check_name(name)
         settings_of.check_seed(seed)
         plan = Plan(trials=trials, retrain=retrain, retrain_seeds=retrain_seeds, reference=reference)
-        space = task.space
+        strategy = strategy or AdaSS()
+        partition = strategy.partition(task.dataset)
+        space = task.space_of(partition)
         if not isinstance(budget, MemoryBudget):
             budget = parse_budget(space, budget)
         elif (budget.space.blocks, budget.space.candidates) != (space.blocks, space.candidates):
             raise InputError(
                 "budget was made for another space than the task's: make it with MemoryBudget(task.space, …)"
             )
-        strategy = strategy or AdaSS()
         budget = MemoryBudget(strategy.space(budget.space), params=budget.params)
         check_batches(task.model, strategy, task.train, task.fit_options)
         # Whatever can fail does so before the first thing is created.
@@ -116,7 +117,7 @@ class Search:
         strategy = planned(strategy, plan, studies.search.user_attrs.get(settings_of.SETTINGS))
         settings = settings_for(
             dataset=task.dataset.fingerprint,
-            space=task.space,
+            space=space,
             strategy=strategy,
             budget=budget.params,
             model=task.model,
@@ -124,6 +125,7 @@ class Search:
             fit=task.fit_options,
             seed=seed,
             artifacts=artifacts,
+            blocks=None if partition is None else partition.to_json(),
         )
         settings_of.write(studies.search, settings, plan, _data(task.dataset))
         if lender is not None:

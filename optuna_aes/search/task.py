@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 
+from optuna_aes.data.blocks import Partition
 from optuna_aes.data.dataset import Dataset
 from optuna_aes.errors import InputError
 from optuna_aes.models.backbones.registry import backbone_class
-from optuna_aes.models.model import ModelOptions
+from optuna_aes.models.model import ModelOptions, check_align
 from optuna_aes.models.training import TrainOptions
 from optuna_aes.search.settings import reference_sizes
 from optuna_aes.space import EmbeddingSpace
@@ -52,13 +54,22 @@ class Task:
     @property
     def space(self) -> EmbeddingSpace:
         """The sizes that a search may give to every field."""
-        return EmbeddingSpace(self.dataset.schema.cardinalities, self.candidates, align=self.model.align)
+        return self.space_of(None)
 
-    @property
-    def retrain_space(self) -> EmbeddingSpace:
+    def space_of(self, partition: Partition | None) -> EmbeddingSpace:
+        """The sizes that a search may give to every block, by default to every field."""
+        return EmbeddingSpace(self._rows(partition), self.candidates, align=self.model.align)
+
+    def retrain_space_of(self, partition: Partition | None) -> EmbeddingSpace:
         """The candidates, and the uniform sizes that serve as reference points."""
         sizes = sorted({*self.candidates, *reference_sizes(max(self.candidates))})
-        return EmbeddingSpace(self.dataset.schema.cardinalities, sizes, align=self.model.align)
+        return EmbeddingSpace(self._rows(partition), sizes, align=self.model.align)
+
+    def _rows(self, partition: Partition | None) -> Mapping[str, int]:
+        if partition is None:
+            return self.dataset.schema.cardinalities
+        check_align(self.model)
+        return partition.rows
 
 
 def check_place(device: str, threads: int | None) -> None:

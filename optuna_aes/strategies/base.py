@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from optuna_aes.data.blocks import Partition
 from optuna_aes.data.dataset import Dataset, Schema
 from optuna_aes.models.model import CTRModel, ModelOptions
 from optuna_aes.models.supernet import SubnetScorer, Supernet
@@ -51,6 +52,10 @@ class Strategy(ABC):
     @property
     def horizon(self) -> int | None:
         """The trials along which it anneals, if it does."""
+        return None
+
+    def partition(self, dataset: Dataset) -> Partition | None:
+        """Blocks within and over fields that have a size each, a function of the dataset; None for a size per field."""
         return None
 
     def planned(self, trials: int) -> Self:
@@ -99,7 +104,10 @@ class OneShot(Strategy):
 
     @abstractmethod
     def supernet(self, schema: Schema, candidates: Sequence[int], *, model: ModelOptions, seed: int = 0) -> Supernet:
-        """The untrained supernet."""
+        """The untrained supernet.
+
+        A strategy whose :meth:`partition` gives blocks is given them too, as ``partition``.
+        """
 
     @abstractmethod
     def trainer(

@@ -18,7 +18,7 @@ from optuna_aes.errors import InputError
 from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.supernet import Supernet
 from optuna_aes.models.training import Trainer, TrainOptions, TrainState
-from optuna_aes.strategies.dnis.selection import column_squares, merged_importance, places, selection_step
+from optuna_aes.strategies.dnis.selection import merged_importance, places, selection_step
 from optuna_aes.strategies.dnis.sparsity import sparse_cost, sparsified
 from optuna_aes.strategies.dnis.strategy import DNIS, merged_tables
 from optuna_aes.strategies.dnis.unrolled import unrolled_gradient
@@ -74,7 +74,8 @@ def test_what_columns_are_worth_after_merging() -> None:
     weight = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
     alpha = torch.tensor([[1.0, 0.5, 0.0], [0.2, 1.0, 1.0]])
     rows = torch.tensor([5.0, 2.0])
-    found = merged_importance(column_squares(weight, rows), alpha, rows, 0.5)
+    squares = torch.stack([weight[:5].square().sum(0), weight[5:].square().sum(0)])
+    found = merged_importance(squares, alpha, rows, 0.5)
     for block, part in enumerate((weight[:5], weight[5:])):
         merged = (part * alpha[block]).numpy()
         np.testing.assert_allclose(found[block], np.sqrt((merged**2).mean(0)), rtol=1e-5)
@@ -288,3 +289,62 @@ def test_a_search_from_fit_to_retraining(tmp_path: Path) -> None:
     assert all(p.params <= 0.6 * 4 * sum(data.schema.cardinalities.values()) for p in result.points)
     again = Search.load("dnis", storage, dataset=data, device="cpu")
     assert again.run().points == result.points
+
+
+@pytest.mark.parametrize("rank", ["alpha", "merged"])
+@pytest.mark.parametrize("blocks", ["frequency", "shares", "bands"])
+def test_importance_is_by_block(blocks: str, rank: str) -> None:
+    method, data = DNIS(blocks=blocks, parts=3, rank=rank), tiny_dataset(WITH_BAG)
+    divided = method.partition(data)
+    assert divided is not None
+    supernet = method.supernet(WITH_BAG, CANDIDATES, model=MODEL, partition=divided)
+    embedding = gates(supernet)
+    embedding.gate.copy_(torch.rand(embedding.gate.shape))
+    found = method.importance(supernet, data)
+    assert found.shape == (len(divided.names), 4)
+    merged = torch.cat(merged_tables(supernet)).square()
+    starts = embedding.layout.field_start.tolist()
+    expected = torch.zeros_like(found)
+    for field, start, stop, block in divided.pieces:
+        expected[block] += merged[starts[field] + start : starts[field] + stop].sum(0)
+    expected = (expected / torch.tensor(list(divided.rows.values())).unsqueeze(1)).sqrt()
+    if rank == "merged":
+        torch.testing.assert_close(found, expected)
+    else:
+        assert torch.equal(found.flatten().argsort(), embedding.gate.flatten().argsort())
+
+
+@pytest.mark.parametrize("blocks", ["frequency", "shares", "bands"])
+def test_a_search_over_blocks_from_fit_to_the_exported_model(tmp_path: Path, blocks: str) -> None:
+    from optuna_aes import Search, Task, load_model
+
+    data = tiny_dataset(PLAIN)
+    train = TrainOptions(epochs=2, batch_size=64, lr=0.02)
+    model = ModelOptions(hidden=(8,), init_std=0.1)
+    task = Task(data, model=model, train=train, candidates=CANDIDATES, device="cpu", threads=1)
+    storage = f"sqlite:///{tmp_path / 'aes.db'}"
+    given: dict[str, Any] = {"name": "dnis", "storage": storage, "budget": 0.6, "trials": 20, "retrain": 2}
+    search = Search.create(task, strategy=DNIS(blocks=blocks, parts=3), **given)
+    result = search.run()
+    divided = search.context.partition
+    assert divided is not None
+    names = {f"size:{name}" for name in divided.names}
+    assert all(set(t.params) == names for t in search.context.studies.search.trials)
+    found = [p for p in result.points if not p.uniform]
+    assert 1 <= len(found) <= 2
+    for point in found:
+        assert point.params == sum(divided.rows[name] * size for name, size in point.sizes.items())
+        assert point.feasible
+    again = Search.load("dnis", storage, dataset=data, device="cpu")
+    assert again.run().points == result.points
+    assert again.context.partition == divided
+    exported = load_model(again.export(tmp_path / "out"))
+    tables = sum(t.weight.numel() for t in exported.embedding.tables.values())
+    assert result.best is not None
+    assert tables == result.best.params
+    assert exported(ids_of(data.test)).shape == (120,)
+    with pytest.raises(InputError, match="other settings"):
+        Search.create(task, strategy=DNIS(blocks=blocks, parts=4), **given)
+    linear = Task(data, model=ModelOptions(align="linear"), train=train, candidates=CANDIDATES, device="cpu")
+    with pytest.raises(InputError, match="align='linear'"):
+        Search.create(linear, strategy=DNIS(blocks=blocks), **{**given, "name": "other"})

@@ -37,17 +37,6 @@ def merged_importance(squares: Tensor, alpha: Tensor, rows: Tensor, price: float
     return squares.sqrt() * alpha / rows.unsqueeze(1) ** price
 
 
-@torch.no_grad()
-def column_squares(weight: Tensor, rows: Tensor) -> Tensor:
-    """Sums over the rows of each block of squared weights, float of shape ``(blocks, D)``.
-
-    Args:
-        weight: Blocks below each other, shape ``(rows, D)``.
-        rows: Rows of every block, shape ``(blocks,)``.
-    """
-    return torch.stack([part.square().sum(0) for part in torch.split(weight, [int(n) for n in rows.tolist()])])
-
-
 def places(first: Tensor, second: Tensor) -> Tensor:
     """Every entry's place in the order by ``first``, and between equals by ``second``; entries equal in both share one.
 

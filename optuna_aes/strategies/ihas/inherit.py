@@ -7,6 +7,7 @@ from collections.abc import Container
 import torch
 from torch import Tensor
 
+from optuna_aes.models.embedding import MixedEmbedding
 from optuna_aes.models.model import CTRModel
 from optuna_aes.models.rows import RowTable
 from optuna_aes.strategies.ihas.supernet import GatedSupernet
@@ -47,6 +48,7 @@ def _input_axes(name: str, value: Tensor, full: int, names: Container[str]) -> l
 
 def _inherit_tables(model: CTRModel, net: GatedSupernet, kept: Tensor) -> None:
     ours, table = model.embedding, net.embedding.get_parameter("table.weight")
+    assert isinstance(ours, MixedEmbedding)
     starts = net.embedding.layout.field_start.tolist()
     ends = [*starts[1:], net.embedding.layout.total_rows]
     rows = ours.layout.field_start.tolist()
@@ -67,6 +69,7 @@ def _inherit_tables(model: CTRModel, net: GatedSupernet, kept: Tensor) -> None:
 def _columns(model: CTRModel, kept: Tensor) -> Tensor:
     """The columns of the full-width input that the model's groups fill, in their order."""
     dim, at = kept.shape[1], [torch.zeros(0, dtype=torch.int64, device=kept.device)]
+    assert isinstance(model.embedding, MixedEmbedding)
     for size, fields in model.embedding.groups:
         for f in fields:
             whole = str(size) in model.embedding.maps

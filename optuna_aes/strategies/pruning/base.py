@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from optuna_aes.budget import check_levels
+from optuna_aes.data.blocks import Partition
 from optuna_aes.data.dataset import Dataset, Schema
 from optuna_aes.errors import InputError
 from optuna_aes.models.masked import MaskedEmbedding
@@ -50,9 +51,17 @@ class Pruning(OneShot):
         """See :attr:`Strategy.budget_levels`."""
         return self.levels
 
-    def supernet(self, schema: Schema, candidates: Sequence[int], *, model: ModelOptions, seed: int = 0) -> Supernet:
-        """The untrained full-size model, with a gate on every column."""
-        return Supernet(schema, candidates, options=model, sharing="masked", seed=seed)
+    def supernet(
+        self,
+        schema: Schema,
+        candidates: Sequence[int],
+        *,
+        model: ModelOptions,
+        seed: int = 0,
+        partition: Partition | None = None,
+    ) -> Supernet:
+        """The untrained full-size model, with a gate on every column of every block."""
+        return Supernet(schema, candidates, options=model, sharing="masked", seed=seed, partition=partition)
 
     def trainer(
         self,

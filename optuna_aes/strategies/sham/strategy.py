@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from optuna_aes.data.blocks import Partition
 from optuna_aes.data.dataset import Dataset, Schema
 from optuna_aes.errors import InputError
 from optuna_aes.models.model import ModelOptions
@@ -93,8 +94,18 @@ class SHAM(Pruning):
         if not 0 <= self.orthogonal < float("inf"):
             raise InputError(f"orthogonal={self.orthogonal} is out of range: give 0 or more")
 
-    def supernet(self, schema: Schema, candidates: Sequence[int], *, model: ModelOptions, seed: int = 0) -> Supernet:
+    def supernet(
+        self,
+        schema: Schema,
+        candidates: Sequence[int],
+        *,
+        model: ModelOptions,
+        seed: int = 0,
+        partition: Partition | None = None,
+    ) -> Supernet:
         """The untrained full-size model, with a gate on every column and a record of the search."""
+        if partition is not None:
+            raise InputError("SHAM has a size per field and no blocks")
         supernet = super().supernet(schema, candidates, model=model, seed=seed)
         embedding = supernet.embedding
         supernet.add_module("record", Record(embedding.fields, embedding.dim, marks=self.marks, start=self.start))
