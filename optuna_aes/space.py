@@ -294,7 +294,7 @@ class ClusteredSpace(EmbeddingSpace):
 
     def params_of(self, choices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """See :meth:`EmbeddingSpace.params_of`."""
-        used = (choices > 0).reshape(len(choices), self.clusters, -1).any(2).sum(1)
+        used = (choices > 0).reshape(len(choices), self.clusters, len(self) // self.clusters).any(2).sum(1)
         return super().params_of(choices) + np.where((used > 1) & self.counted, self.router, 0)
 
     def cost(self, sizes: Mapping[str, int]) -> Cost:

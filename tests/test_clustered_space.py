@@ -40,6 +40,7 @@ def test_the_cost_of_many_is_that_of_each(counted: bool) -> None:
     choices = np.random.default_rng(0).integers(0, 4, (30, 4)) * np.random.default_rng(1).integers(0, 2, (30, 4))
     each = [searched.cost(searched.from_indices(choice)).params for choice in choices]
     assert searched.params_of(choices).tolist() == each
+    assert searched.params_of(choices[:0]).tolist() == []
 
 
 @pytest.mark.parametrize("values", [(1, 2, 0, 0), (0, 0, 0, 0)])
