@@ -15,6 +15,7 @@ from optuna_aes.visualization import _style as style
 from optuna_aes.visualization._page import CSS, PAGE, SCRIPT
 from optuna_aes.visualization._text import percent, safe
 
+_WIDE = 30
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star", "hexagon", "pentagon")
 _COLORS = (style.FRONT, style.BEST, style.RUNNING, style.BAYES, "#56B4E9", "#B8860B", "#6A5ACD", style.MUTED)
 
@@ -51,13 +52,15 @@ def plot_compare(found: Comparison) -> go.Figure:
 
 
 def plot_cost(found: Comparison) -> go.Figure:
-    """Plots what each strategy's fit and search cost, in trainings of the full-size model, on a logarithmic axis."""
+    """Plots what each strategy's fit and search cost, in trainings of the full-size model."""
     fig = style.figure("Cost of the search", "fit and scoring, without retraining", height=_height(found))
     costs = {row.strategy: row.trainings.mean for row in found.rows if row.trainings is not None}
     if not costs:
         return style.message(fig, "No full-size training to measure against")
     _bars(fig, costs, "{:.1f}")
-    fig.update_xaxes(title="Trainings of the full-size model", type="log")
+    # Bars that start at 0 can be compared by length; those of a search that trains every trial would hide the others.
+    wide = max(costs.values()) > _WIDE * min(costs.values())
+    fig.update_xaxes(title="Trainings of the full-size model", type="log" if wide else "linear")
     return fig
 
 
