@@ -76,8 +76,9 @@ class _Trim:
     The best of hundreds of scores is the luckiest as much as the best: a field that is noise ends with a table because that
     once raised the AUC by a hundredth of a point. So every table that holds a material part of the parameters, the largest
     first, is put to the smallest candidate where the AUC then stays within one standard error (DeLong's, of the difference
-    on the same validation rows) of the best. Small tables are left alone: they cost nothing, and a supernet that saw them
-    change at every step says little of what they are worth.
+    on the same validation rows) of the best, or loses less than the memory is worth: along the front, memory buys more.
+    Small tables are left alone: they cost nothing, and a supernet that saw them change at every step says little of what
+    they are worth.
 
     Args:
         context: The search.
@@ -85,6 +86,8 @@ class _Trim:
 
     # Share of the pick's parameters from which on a table is worth dropping.
     MATERIAL = 0.01
+    # AUC that all of the pick's parameters are worth: half of them for 0.0015, where halving all tables costs as much or more.
+    PRICE = 0.003
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -104,15 +107,16 @@ class _Trim:
         held = {name: params for name, params in held.items() if params > self.MATERIAL * best.params}
         for name in sorted(held, key=lambda name: -held[name]):
             without = {**sizes, name: smallest}
-            if self._as_good(without, best.sizes):
+            if self._as_good(without, best):
                 sizes = without
         if sizes == best.sizes:
             return best
         return Scored(best.number, sizes, self._part(sizes).auc, space.cost(sizes).params)
 
-    def _as_good(self, sizes: Sizes, best: Sizes) -> bool:
-        ours, theirs = self._part(sizes), self._part(best)
-        return theirs.auc - ours.auc <= difference_error(theirs, ours)
+    def _as_good(self, sizes: Sizes, best: Scored) -> bool:
+        ours, theirs = self._part(sizes), self._part(best.sizes)
+        saved = 1 - self.context.space.cost(sizes).params / best.params
+        return theirs.auc - ours.auc <= max(difference_error(theirs, ours), self.PRICE * saved)
 
     def _part(self, sizes: Sizes) -> AUCParts:
         key = tuple(sizes.values())

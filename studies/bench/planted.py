@@ -1,6 +1,6 @@
 """What the demo's claim rests on: share of the Bayes AUC and the noise fields' sizes, for several seeds of data and search.
 
-``python -m studies.bench.planted [--seeds 5]``
+``python -m studies.bench.planted [--seeds 5] [--first 0]``
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from studies.bench.settings import planted_task
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="the first of them")
     given = parser.parse_args(arguments)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     print("seed  params  of full  test AUC  Bayes share  full size's share  noise fields' sizes  seconds")
-    for seed in range(given.seeds):
+    for seed in range(given.first, given.first + given.seeds):
         task = planted_task(seed)
         facts = task.dataset.facts or {}
         with tempfile.TemporaryDirectory() as folder:

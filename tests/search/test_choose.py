@@ -83,7 +83,8 @@ def test_the_pick_is_the_best_less_the_tables_that_are_worth_nothing(tmp_path: P
 
     def surely_worse(sizes: dict[str, int], best: dict[str, int]) -> bool:
         ours, theirs = scorer.parts(np.array([space.to_indices(s) for s in (sizes, best)]))
-        return theirs.auc - ours.auc > difference_error(theirs, ours)
+        worth = 0.003 * (1 - space.cost(sizes).params / max(1, space.cost(best).params))
+        return theirs.auc - ours.auc > max(difference_error(theirs, ours), worth)
 
     for number in range(len(trials)):
         best = trials[number]
@@ -99,6 +100,18 @@ def test_the_pick_is_the_best_less_the_tables_that_are_worth_nothing(tmp_path: P
                 assert pick.sizes[block.name] == 0
                 assert block.rows * best.sizes[block.name] > 0.01 * best.params
     assert trimmed
+
+
+def test_what_a_table_must_earn_goes_by_what_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = tiny_search(f"sqlite:///{tmp_path}/aes.db", tiny_data(), trials=40, retrain=2)
+    search.run(["fit", "search"])
+    best = max(scored(search.context.studies.search, search.context.budget), key=lambda t: t.params)
+    kept = {}
+    for price in (0.0, 0.003, 0.1, 10.0):
+        monkeypatch.setattr(choose_module._Trim, "PRICE", price)
+        kept[price] = choose_module._Trim(search.context)([best]).params
+    assert sorted(kept.values(), reverse=True) == list(kept.values())
+    assert kept[10.0] < 0.1 * best.params <= kept[0.0]
 
 
 def test_the_choice_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
