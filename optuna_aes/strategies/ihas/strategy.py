@@ -47,12 +47,15 @@ class IHAS(OneShot):
         clusters: Numbers of clusters to look for; 1 is a single model without a router.
         thresholds: For how many values of θ a number of clusters is tried, at most.
         gate: ``"gaussian"`` or ``"concrete"``; see :mod:`optuna_aes.strategies.ihas.gates`.
-        sparse: λ₁, the weight of the gates' mean openness.
+        sparse: λ₁, the weight of the gates' mean openness. Both weights were chosen on seed 0 of that data alone: larger
+            ones decide every gate before it depends on its row.
         polar: λ₂, the weight of their mean distance from the row's mean; λ₁ must be below 0.8 λ₂.
         hidden: Units of the gate network.
         features: What rows are clustered by: ``"masked"`` (e ⊙ z), or the gates alone, ``"gates"`` (ours). Embeddings have
             a mean near 0, and so have both the masked and the open ones: K-means on e ⊙ z parts rows by their frequent values
-            and not by what their gates let through. Measured on planted populations, see ``studies/bench/mixed.py``.
+            and not by what their gates let through. On planted populations (``studies/bench/mixed.py``, seed 0) clusters of
+            gates shared .96 of their information with the populations, clusters of e ⊙ z .20; on seeds 1 and 2 clusters of
+            gates shared only .31 and .21, and lost to one cluster.
         control: ``"none"``, or what iHAS must beat: ``"one"`` cluster, ``"random"`` clusters, ``"unmasked"`` embeddings
             in place of masked ones.
         count_router: Whether the router's tables and network count towards cost and budget. They hold more than a full-size
