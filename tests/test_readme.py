@@ -62,7 +62,17 @@ def test_its_commands_and_options_are_there() -> None:
     commands = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback}
     assert set(re.findall(r"^(?:\$ )?optuna-aes (\w+)", README, flags=re.MULTILINE)) <= commands
     known = {"--" + name.replace("_", "-") for name in option_types()}
-    others = {"--html", "--out", "--trial", "--constraint", "--strategies", "--seeds", "--one-supernet"}
+    others = {
+        "--html",
+        "--out",
+        "--trial",
+        "--constraint",
+        "--strategies",
+        "--seeds",
+        "--one-supernet",
+        "--supernets",
+        "--modes",
+    }
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= known | others
 
 
