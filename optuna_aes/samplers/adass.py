@@ -5,24 +5,22 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from optuna_aes.budget import MemoryBudget
-from optuna_aes.samplers._numbered import NumberedSampler
+from optuna_aes.samplers._sizes import SizeSampler
 from optuna_aes.samplers.trials import read_trials
 from optuna_aes.space import EmbeddingSpace, Sizes
 from optuna_aes.strategies.adass.policy import Ints, Policy, PolicyOptions, Problem, make_policy, propose
 
 
-class AdaSSSampler(BaseSampler):
+class AdaSSSampler(SizeSampler):
     """Samples embedding sizes by AdaS&S's reinforcement learning (Wei et al., 2024, arXiv 2411.07504; a reconstruction).
 
     The policy is a function of the study's finished trials: any worker that sees the same trials proposes the same sizes,
@@ -54,11 +52,9 @@ class AdaSSSampler(BaseSampler):
         seed: int | None = None,
         independent_sampler: BaseSampler | None = None,
     ) -> None:
-        self.space = space
+        super().__init__(space, seed=seed, independent_sampler=independent_sampler)
         self.budget = budget
         self.options = options or PolicyOptions()
-        self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
-        self._independent = independent_sampler or NumberedSampler(self._seed)
         self._problem = Problem(
             params=space.table_params,
             budgets=tuple(budget.level(share).params for share in self.options.levels),
@@ -79,38 +75,10 @@ class AdaSSSampler(BaseSampler):
         self.__dict__.update(state)
         self._forget()
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The sizes of the space; they are sampled together."""
-        return dict(self.space.distributions())
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """The sizes of a trial, by its number; what else a wrapping sampler asks for is sampled independently."""
+    def _sizes(self, study: Study, trial: FrozenTrial) -> Sizes:
+        """By the trial's number: its place in its group."""
         group, place = divmod(trial.number, self.options.group)
-        sizes = self.space.to_params(self.space.from_indices(self._propose(study, group)[place]))
-        return {
-            name: sizes[name] if name in sizes else self.sample_independent(study, trial, name, distribution)
-            for name, distribution in search_space.items()
-        }
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """Everything that is not a size of the space."""
-        return self._independent.sample_independent(study, trial, param_name, param_distribution)
-
-    def reseed_rng(self) -> None:
-        """Reseeds the independent sampler; proposals of sizes depend on trial numbers, which differ between workers."""
-        self._independent.reseed_rng()
-
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Passes on to the independent sampler."""
-        self._independent.before_trial(study, trial)
-
-    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """Passes on to the independent sampler."""
-        self._independent.after_trial(study, trial, state, values)
+        return self.space.from_indices(self._propose(study, group)[place])
 
     def propose(self, study: Study, number: int) -> list[Sizes]:
         """The sizes of trial ``number`` and of the rest of its group, for a caller that scores groups.

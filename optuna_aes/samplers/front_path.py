@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_aes.budget import MemoryBudget
 from optuna_aes.errors import InputError
-from optuna_aes.samplers._numbered import NumberedSampler
+from optuna_aes.samplers._sizes import SizeSampler
 from optuna_aes.space import EmbeddingSpace, Sizes
 from optuna_aes.strategies.paths import widest_gaps
 
 
-class FrontPathSampler(BaseSampler):
+class FrontPathSampler(SizeSampler):
     """Proposes, of a path of sizes, the point that splits the front's widest gap in hypervolume.
 
     For DNIS, SHAM and other pruning: every threshold on one fit is a choice of sizes. The sampler is a function of the
@@ -51,7 +49,7 @@ class FrontPathSampler(BaseSampler):
         seed: int | None = None,
         independent_sampler: BaseSampler | None = None,
     ) -> None:
-        self.space = space
+        super().__init__(space, seed=seed, independent_sampler=independent_sampler)
         by_cost: dict[int, Sizes] = {}
         for sizes in path:
             by_cost.setdefault(space.cost(sizes).params, space.check(sizes))
@@ -64,42 +62,13 @@ class FrontPathSampler(BaseSampler):
         self.points = [sizes for _, sizes in inside]
         self._costs = np.array([cost for cost, _ in inside], dtype=np.int64)
         self._position = {tuple(sizes.values()): at for at, sizes in enumerate(self.points)}
-        self._independent = independent_sampler or NumberedSampler(
-            int(np.random.SeedSequence(seed).generate_state(1)[0])
-        )
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The sizes of the space; they are sampled together."""
-        return dict(self.space.distributions())
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """The sizes of a trial; what else a wrapping sampler asks for is sampled independently."""
-        proposed = self._propose(study, 1, besides=trial.number) or [self.points[-1]]
-        sizes = self.space.to_params(proposed[0])
-        return {
-            name: sizes[name] if name in sizes else self.sample_independent(study, trial, name, distribution)
-            for name, distribution in search_space.items()
-        }
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """Everything that is not a size of the space."""
-        return self._independent.sample_independent(study, trial, param_name, param_distribution)
-
-    def reseed_rng(self) -> None:
-        """Reseeds the independent sampler; the path has nothing random about it."""
-        self._independent.reseed_rng()
-
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Passes on to the independent sampler."""
-        self._independent.before_trial(study, trial)
+    def _sizes(self, study: Study, trial: FrozenTrial) -> Sizes:
+        return (self._propose(study, 1, besides=trial.number) or [self.points[-1]])[0]
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Stops the study at the path's end."""
-        self._independent.after_trial(study, trial, state, values)
+        super().after_trial(study, trial, state, values)
         if not self._propose(study, 1):
             with contextlib.suppress(RuntimeError):  # asked and told by hand: there is nothing to stop
                 study.stop()

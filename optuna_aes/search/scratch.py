@@ -6,7 +6,6 @@ from typing import Any
 
 import optuna
 
-from optuna_aes.models.model import CTRModel
 from optuna_aes.models.training import Epoch, Trainer
 from optuna_aes.pruners import FrontPruner
 from optuna_aes.pruners.front import CURVE
@@ -14,6 +13,7 @@ from optuna_aes.search.context import Context, resume, saving
 from optuna_aes.search.propose import proposer_of, recorded
 from optuna_aes.search.records import SECONDS, job_key, scored
 from optuna_aes.search.results import non_dominated
+from optuna_aes.search.retrain import build_model
 from optuna_aes.search.studies import UNDONE, enqueue, work_through
 from optuna_aes.space import Sizes
 
@@ -48,7 +48,7 @@ def _objective(context: Context, trial: optuna.Trial) -> tuple[float, float]:
     sizes: Sizes = context.space.suggest(trial)
     params = context.space.cost(sizes).params
     context.budget.record(trial, sizes)
-    model = CTRModel(task.dataset.schema, sizes, dim=context.space.full, options=task.model, seed=context.seed)
+    model = build_model(context, sizes, context.seed)
     trainer = Trainer(
         model, task.dataset.train, task.dataset.valid, task.train, seed=context.seed, device=context.device
     )
