@@ -53,7 +53,19 @@ class Partition:
         return cls(tuple(str(name) for name in value["names"]), pieces)
 
 
-def partition(schema: Schema, ids: npt.NDArray[np.int32], kind: str, parts: int) -> Partition | None:
+def check_blocks(kind: str, parts: int) -> None:
+    """Refuses a kind of blocks that is not known, and a number that divides nothing.
+
+    Raises:
+        InputError: If either is so.
+    """
+    if kind not in KINDS:
+        raise InputError(f"blocks={kind!r} is not known: give one of {', '.join(KINDS)}")
+    if parts < 2:
+        raise InputError(f"parts={parts} is out of range: give at least 2")
+
+
+def partition(schema: Schema, ids: npt.NDArray[np.int32], kind: str, parts: int, *, least: int = 2) -> Partition | None:
     """Divides the values of a dataset into blocks.
 
     Args:
@@ -63,17 +75,17 @@ def partition(schema: Schema, ids: npt.NDArray[np.int32], kind: str, parts: int)
             each field; ``"shares"``: the same over the values of all fields together; ``"bands"``: values that training
             rows show up to 9 times, up to 99 times, and so on, over all fields.
         parts: Blocks, where their number is free.
+        least: For ``"frequency"``: a field of no more than so many values for each of its parts is one block.
 
     Raises:
         InputError: If the kind is not known.
     """
-    if kind not in KINDS:
-        raise InputError(f"blocks={kind!r} is not known: give one of {', '.join(KINDS)}")
+    check_blocks(kind, parts)
     if kind == "field":
         return None
     counts = value_counts(schema, ids)
     if kind == "frequency":
-        labels = [_ranges(len(count), parts) for count in counts]
+        labels = [_ranges(len(count), parts, least) for count in counts]
     elif kind == "bands":
         labels = [np.log10(np.maximum(count, 1)).astype(np.int64) for count in counts]
     else:
@@ -91,9 +103,9 @@ def value_counts(schema: Schema, ids: npt.NDArray[np.int32]) -> list[Ints]:
     return found
 
 
-def _ranges(rows: int, parts: int) -> Ints:
+def _ranges(rows: int, parts: int, least: int) -> Ints:
     """Labels of equally long ranges, the first the highest; too few rows are one."""
-    if rows <= 2 * parts:
+    if rows <= least * parts:
         return np.zeros(rows, dtype=np.int64)
     return np.asarray(parts - 1 - np.arange(rows) * parts // rows, dtype=np.int64)
 

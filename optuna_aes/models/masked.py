@@ -11,7 +11,6 @@ from torch import Tensor
 
 from optuna_aes.data.blocks import Partition
 from optuna_aes.data.dataset import Schema
-from optuna_aes.models.blocks import PieceIndex
 from optuna_aes.models.rows import BatchRows
 from optuna_aes.models.sharing import PrefixEmbedding
 
@@ -44,12 +43,10 @@ class MaskedEmbedding(PrefixEmbedding):
         std: float,
         partition: Partition | None = None,
     ) -> None:
-        super().__init__(schema, candidates, with_linear=with_linear, std=std)
-        self.index = None if partition is None else PieceIndex(partition, self.layout)
-        blocks = self.fields if partition is None else len(partition.names)
-        self.register_buffer("gate", torch.ones(blocks, self.dim))
+        super().__init__(schema, candidates, with_linear=with_linear, std=std, partition=partition)
+        self.register_buffer("gate", torch.ones(self.blocks, self.dim))
         # What decides which columns a size keeps, float32 of shape (blocks, D); the first columns until it is set.
-        self.register_buffer("importance", torch.arange(self.dim, 0, -1.0).repeat(blocks, 1))
+        self.register_buffer("importance", torch.arange(self.dim, 0, -1.0).repeat(self.blocks, 1))
 
     def embed(self, ids: Tensor, rows: Tensor, batch: BatchRows | None) -> Tensor:
         """See :meth:`SharedEmbedding.embed`; the gates take the place of paths."""
@@ -63,7 +60,7 @@ class MaskedEmbedding(PrefixEmbedding):
 
     def present(self, rows: int) -> Tensor:
         """See :meth:`SharedEmbedding.present`: a field is there while one of its gates is open."""
-        return self._of_fields((self.gate != 0).any(1)).expand(rows, -1)
+        return self.of_fields((self.gate != 0).any(1)).expand(rows, -1)
 
     def bank(self, ids: Tensor) -> Sequence[Tensor]:
         """See :meth:`SharedEmbedding.bank`."""
@@ -79,21 +76,12 @@ class MaskedEmbedding(PrefixEmbedding):
         full, *where = bank
         sizes = self.candidate_sizes[torch.from_numpy(np.asarray(path, dtype=np.int64)).to(full.device)]
         kept = self.kept(sizes)
-        fields = torch.nonzero(self._of_fields(sizes > 0)).squeeze(1)
+        fields = torch.nonzero(self.of_fields(sizes > 0)).squeeze(1)
         columns = fields.unsqueeze(1) * self.dim + torch.arange(self.dim, device=full.device)
         if where:
             blocks, ids = where
             return [self.layout.pool(full * kept[blocks], ids)[:, fields]], columns.reshape(-1)
         return [full[:, fields] * kept[fields]], columns.reshape(-1)
-
-    def _of_fields(self, blocks: Tensor) -> Tensor:
-        """Which fields have one of the blocks, bool of shape ``(fields,)``."""
-        if self.index is None:
-            return blocks
-        found = torch.zeros(self.fields, dtype=torch.bool, device=blocks.device)
-        for (field, *_), there in zip(self.index.pieces, blocks[self.index.block].tolist(), strict=True):
-            found[field] |= there
-        return found
 
     def kept(self, sizes: Tensor) -> Tensor:
         """Which columns the sizes keep, bool of shape ``(blocks, D)``: of equally important ones the first."""

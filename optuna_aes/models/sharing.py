@@ -15,14 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from optuna_aes.data.blocks import Partition
 from optuna_aes.data.dataset import Schema
 from optuna_aes.errors import InputError
+from optuna_aes.models.blocks import PieceIndex
 from optuna_aes.models.embedding import first_order
 from optuna_aes.models.layout import FieldLayout
 from optuna_aes.models.rows import BatchRows, RowTable
 
 Paths = npt.NDArray[np.int64]
-"""Subnets as positions among the candidates, int64 of shape ``(paths, fields)``."""
+"""Subnets as positions among the candidates, int64 of shape ``(paths, blocks)``; a block is a field, or a part of one."""
 
 
 class SharedEmbedding(nn.Module):
@@ -32,29 +34,43 @@ class SharedEmbedding(nn.Module):
         schema: The dataset's fields.
         candidates: Sizes in ascending order; the last one is D.
         with_linear: Whether every value also has a first-order weight.
+        partition: Which block every row of every field belongs to; a block per field by default.
     """
 
     candidate_sizes: Tensor
+    field_blocks: Tensor
 
-    def __init__(self, schema: Schema, candidates: Sequence[int], *, with_linear: bool) -> None:
+    def __init__(
+        self, schema: Schema, candidates: Sequence[int], *, with_linear: bool, partition: Partition | None = None
+    ) -> None:
         super().__init__()
         self.layout = FieldLayout(schema)
         self.candidates = tuple(candidates)
         self.dim = candidates[-1]
         self.fields = len(schema.fields)
+        self.index = None if partition is None else PieceIndex(partition, self.layout)
+        self.blocks = self.fields if partition is None else len(partition.names)
+        # Which blocks a field has rows in, bool of shape (fields, blocks).
+        mine = torch.eye(self.fields, dtype=torch.bool)
+        if partition is not None:
+            mine = torch.zeros(self.fields, self.blocks, dtype=torch.bool)
+            for field, _, _, block in partition.pieces:
+                mine[field, block] = True
+        self.register_buffer("field_blocks", mine, persistent=False)
         self.linear = RowTable(self.layout.total_rows, 1, std=0.0) if with_linear else None
         self.register_buffer("candidate_sizes", torch.tensor(self.candidates), persistent=False)
         # What the last batch's embeddings were, with their gradient where a sampler of paths wants to see it.
         self.output: Tensor | None = None
+        self.output_blocks: Tensor | None = None
         self.keep_gradient = False
-        self.set_paths(np.full((1, self.fields), len(candidates) - 1))
+        self.set_paths(np.full((1, self.blocks), len(candidates) - 1))
 
     def set_paths(self, paths: Paths, update: npt.NDArray[np.bool_] | None = None) -> None:
         """Chooses the subnets of the next forward passes.
 
         Args:
-            paths: Candidate positions, shape ``(paths, fields)``; a batch is cut into as many equal pieces.
-            update: Which fields' tables the optimiser may change, shape ``(fields,)``; all by default.
+            paths: Candidate positions, shape ``(paths, blocks)``; a batch is cut into as many equal pieces.
+            update: Which blocks' tables the optimiser may change, shape ``(blocks,)``; all by default.
         """
         device = self.candidate_sizes.device
         self.paths = torch.from_numpy(np.ascontiguousarray(paths, dtype=np.int64)).to(device)
@@ -95,16 +111,44 @@ class SharedEmbedding(nn.Module):
 
     def present(self, rows: int) -> Tensor:
         """Which fields each row of a batch has under the chosen paths, bool of shape ``(rows, fields)``."""
-        return (self.candidate_sizes[self.paths] > 0)[self.piece_of(rows)]
+        return self.of_fields(self.candidate_sizes[self.paths] > 0)[self.piece_of(rows)]
 
-    def _watch(self, output: Tensor) -> Tensor:
+    @property
+    def block_rows(self) -> list[int]:
+        """Rows of every block."""
+        if self.index is not None:
+            rows: list[int] = self.index.block_rows.tolist()
+            return rows
+        ends = [*self.layout.field_start.tolist()[1:], self.layout.total_rows]
+        return [end - start for start, end in zip(self.layout.field_start.tolist(), ends, strict=True)]
+
+    def of_fields(self, blocks: Tensor) -> Tensor:
+        """Which fields have one of the blocks, bool of shape ``(..., fields)`` for one of shape ``(..., blocks)``."""
+        return (blocks.unsqueeze(-2) & self.field_blocks).any(-1)
+
+    def by_block(self, values: Tensor) -> Tensor:
+        """Sums over the blocks of what :attr:`output` was watched for, shape ``(batch, blocks)``.
+
+        Args:
+            values: A number for each of its embeddings, shape ``(batch, fields)``, or ``(batch, columns)`` under a
+                partition.
+        """
+        if self.output_blocks is None:
+            return values
+        return values.new_zeros(len(values), self.blocks).scatter_add_(1, self.output_blocks, values)
+
+    def block_of(self, rows: Tensor) -> Tensor:
+        """int64 numbers of the blocks of table rows, same shape."""
+        if self.index is not None:
+            found: Tensor = self.index(rows)
+            return found
+        return torch.searchsorted(self.layout.field_start, rows, right=True) - 1
+
+    def _watch(self, output: Tensor, blocks: Tensor | None = None) -> Tensor:
         if self.keep_gradient and output.requires_grad:
             output.retain_grad()
-            self.output = output
+            self.output, self.output_blocks = output, blocks
         return output
-
-    def _field_of(self, rows: Tensor) -> Tensor:
-        return torch.searchsorted(self.layout.field_start, rows, right=True) - 1
 
     def _groups(self, path: npt.NDArray[np.int64], device: torch.device) -> list[tuple[int, Tensor]]:
         kept = [k for k in np.unique(path).tolist() if self.candidates[k] > 0]
@@ -119,10 +163,19 @@ class PrefixEmbedding(SharedEmbedding):
         candidates: Sizes in ascending order.
         with_linear: Whether every value also has a first-order weight.
         std: Standard deviation of the initial values.
+        partition: Which block every row of every field belongs to; a block per field by default.
     """
 
-    def __init__(self, schema: Schema, candidates: Sequence[int], *, with_linear: bool, std: float) -> None:
-        super().__init__(schema, candidates, with_linear=with_linear)
+    def __init__(
+        self,
+        schema: Schema,
+        candidates: Sequence[int],
+        *,
+        with_linear: bool,
+        std: float,
+        partition: Partition | None = None,
+    ) -> None:
+        super().__init__(schema, candidates, with_linear=with_linear, partition=partition)
         self.table = RowTable(self.layout.total_rows, self.dim, std=std, zero_rows=self.layout.oov_rows)
 
     def embed(self, ids: Tensor, rows: Tensor, batch: BatchRows | None) -> Tensor:
@@ -132,6 +185,11 @@ class PrefixEmbedding(SharedEmbedding):
         else:
             leaf = self.table.gather(batch.rows, self._widths(batch.rows))
             values = F.embedding(batch.inverse, leaf)
+        if self.index is not None:  # the values of a bag may be in several blocks: masked before they are pooled
+            blocks = self.index(rows)
+            sizes = self.candidate_sizes[self.paths[self.piece_of(len(ids)).unsqueeze(1), blocks]]
+            mask = torch.arange(self.dim, device=ids.device) < sizes.unsqueeze(2)
+            return self.layout.pool(self._watch(values, blocks) * mask, ids)
         # Watched before the mask: columns that a path leaves out have no gradient then.
         pooled = self._watch(self.layout.pool(values, ids))
         sizes = self.candidate_sizes[self.paths]  # (paths, fields)
@@ -144,20 +202,33 @@ class PrefixEmbedding(SharedEmbedding):
         widths = self.candidate_sizes[self.paths.amax(0)]
         if self.update is not None:
             widths = widths * self.update
-        return widths[self._field_of(rows)]
+        return widths[self.block_of(rows)]
 
     def bank(self, ids: Tensor) -> Sequence[Tensor]:
         """See :meth:`SharedEmbedding.bank`."""
-        return [self.layout.pool(self.table.lookup(self.layout.rows(ids)), ids)]
+        rows = self.layout.rows(ids)
+        values = self.table.lookup(rows)
+        if self.index is not None:
+            return [values, self.index(rows), ids]
+        return [self.layout.pool(values, ids)]
 
     def select(self, bank: Sequence[Tensor], path: npt.NDArray[np.int64]) -> tuple[list[Tensor], Tensor]:
-        """See :meth:`SharedEmbedding.select`."""
-        (full,) = bank
+        """See :meth:`SharedEmbedding.select`; a field is as wide as its widest block."""
+        full, *where = bank
+        sizes = self.candidate_sizes[torch.from_numpy(np.asarray(path, dtype=np.int64)).to(full.device)]
+        widest = (self.field_blocks * sizes).amax(1).cpu().numpy()
         groups, columns = [full[:, :0, :0]], [torch.zeros(0, dtype=torch.int64, device=full.device)]
-        for k, fields in self._groups(path, full.device):
-            size = self.candidates[k]
-            groups.append(full[:, fields, :size])
-            columns.append((fields[:, None] * self.dim + torch.arange(size, device=full.device)).reshape(-1))
+        for size in np.unique(widest[widest > 0]).tolist():
+            chosen = np.flatnonzero(widest == size).tolist()
+            fields, within = torch.tensor(chosen, device=full.device), torch.arange(size, device=full.device)
+            if where:
+                blocks, ids = where
+                at = self.layout.columns_of(chosen)
+                masked = full[:, at, :size] * (within < sizes[blocks[:, at]].unsqueeze(2))
+                groups.append(self.layout.pool(masked, ids, chosen))
+            else:
+                groups.append(full[:, fields, :size])
+            columns.append((fields[:, None] * self.dim + within).reshape(-1))
         return groups, torch.cat(columns)
 
 
@@ -214,7 +285,7 @@ class SeparateEmbedding(SharedEmbedding):
         return table
 
     def _gather(self, k: int, fields: Tensor, batch: BatchRows, columns: list[int]) -> Tensor:
-        field_of = self._field_of(batch.rows)
+        field_of = self.block_of(batch.rows)
         mine = torch.isin(field_of, fields)
         rows = batch.rows[mine]
         widths = None

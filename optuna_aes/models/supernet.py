@@ -36,7 +36,7 @@ class Supernet(nn.Module):
         options: Backbone and the rest.
         sharing: ``"prefix"``, ``"separate"`` or ``"masked"``.
         seed: Seed of the initial values.
-        partition: Blocks within and over fields, which ``"masked"`` can have.
+        partition: Blocks within and over fields, for ``"prefix"`` and ``"masked"``.
     """
 
     def __init__(
@@ -52,8 +52,8 @@ class Supernet(nn.Module):
         super().__init__()
         if sharing not in _SHARINGS:
             raise InputError(f"sharing={sharing!r} is not known: give one of {', '.join(_SHARINGS)}")
-        if partition is not None and sharing != "masked":
-            raise InputError(f"sharing={sharing!r} has a size per field and no blocks: give 'masked'")
+        if partition is not None and sharing == "separate":
+            raise InputError("sharing='separate' has a table per field and candidate, and no blocks: give 'prefix'")
         backbone = backbone_class(options.backbone)
         backbone.check_fields(len(schema.fields))
         blocks: dict[str, Any] = {} if partition is None else {"partition": partition}
@@ -80,7 +80,7 @@ class Supernet(nn.Module):
         columns it keeps. Memory is bounded by the block. The model is left in training mode if it was in it.
 
         Args:
-            paths: Candidate positions, shape ``(paths, fields)``.
+            paths: Candidate positions, shape ``(paths, blocks)``.
             ids: int32, shape ``(rows, columns)``.
             block: Rows whose embeddings are held at a time.
 

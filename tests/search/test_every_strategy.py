@@ -12,8 +12,9 @@ import pytest
 from optuna.trial import TrialState
 from tiny_search import STRATEGY, Heard, tiny_data, tiny_search, tiny_task
 
-from optuna_aes import Dataset, MemoryBudget, Search
+from optuna_aes import Dataset, MemoryBudget, Search, load_model
 from optuna_aes.errors import InputError
+from optuna_aes.models.training import auc, predict
 from optuna_aes.search.propose import STOCK, Stock
 from optuna_aes.strategies.adass.strategy import AdaSS
 from optuna_aes.strategies.base import OneShot, Strategy
@@ -146,3 +147,20 @@ def test_a_supernet_can_be_shared_by_searches_of_the_same_settings(tmp_path: Pat
     with pytest.raises(InputError, match="has another supernet: its strategy is"):
         tiny_search(storage, data, name="fourth", strategy=quick("magnitude"), supernet_of="first", **options)
     assert "fourth" not in optuna.get_all_study_names(storage)
+
+
+@pytest.mark.parametrize("name", ["adass", "mde", "uniform", "tpe", "dnis"])
+def test_blocks_within_fields_have_sizes_of_their_own_from_search_to_export(
+    tmp_path: Path, data: Dataset, name: str
+) -> None:
+    strategy = replace(quick(name), blocks="frequency", parts=2)
+    search = tiny_search(f"sqlite:///{tmp_path}/aes.db", data, strategy=strategy, trials=6, reference=False)
+    result = search.run()
+    divided = strategy.partition(data)
+    assert divided is not None
+    point = result.points[0]
+    assert [*point.sizes] == [*divided.names]
+    assert point.params == sum(rows * point.sizes[block] for block, rows in divided.rows.items())
+    model = load_model(search.export(tmp_path / "model", trial=point.trial))
+    found = predict(model, data.test)
+    assert auc(found, data.test.labels) == pytest.approx(point.auc_test, abs=1e-9)

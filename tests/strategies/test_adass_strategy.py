@@ -59,6 +59,12 @@ def assert_same_weights(one: Trainer, other: Trainer) -> None:
         ({"sharing": "both"}, "sharing='both'"),
         ({"sharing": "separate"}, "set sampling.paths=1"),
         ({"score_rows": 0}, "score_rows=0"),
+        ({"blocks": "values"}, "blocks='values'"),
+        ({"blocks": "frequency", "parts": 1}, "parts=1"),
+        (
+            {"blocks": "frequency", "sharing": "separate", "sampling": SamplingOptions(paths=1)},
+            "blocks='frequency' needs sharing='prefix'",
+        ),
     ],
 )
 def test_options_out_of_range_are_refused(given: dict[str, object], text: str) -> None:

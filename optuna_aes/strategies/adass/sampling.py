@@ -78,7 +78,7 @@ class PathSampler:
     A draw depends on seed, step and statistics only, so a resumed training draws what an uninterrupted one would.
 
     Args:
-        fields: Number of fields F.
+        fields: Number of fields F, or of blocks where fields are divided.
         candidates: Number of candidates K, ascending in size.
         options: How paths are drawn.
         seed: Seed of the draws.

@@ -24,7 +24,7 @@ class Uniform(AdaSS):
     def path(self, supernet: Supernet) -> npt.NDArray[np.int64]:
         """Every candidate, for all fields."""
         embedding = supernet.embedding
-        return np.repeat(np.arange(len(embedding.candidates))[:, None], embedding.fields, axis=1)
+        return np.repeat(np.arange(len(embedding.candidates))[:, None], embedding.blocks, axis=1)
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,7 @@ class MDE(AdaSS):
         """Sizes from the smallest candidate for all to the largest for all, as the factor grows."""
         embedding = supernet.embedding
         candidates = np.array(embedding.candidates, dtype=np.float64)
-        starts = np.append(embedding.layout.field_start.cpu().numpy(), embedding.layout.total_rows)
-        wish = np.diff(starts).astype(np.float64) ** -self.alpha
+        wish = np.array(embedding.block_rows, dtype=np.float64) ** -self.alpha
         # A field's size changes where the factor times its wish crosses the middle between two candidates.
         borders = (candidates[1:] + candidates[:-1]) / 2
         factors = np.unique((borders[None, :] / wish[:, None]).ravel())

@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from optuna_aes.data.blocks import KINDS, Partition, partition
+from optuna_aes.data.blocks import Partition, check_blocks, partition
 from optuna_aes.data.dataset import Dataset
 from optuna_aes.errors import InputError
 from optuna_aes.models.masked import MaskedEmbedding
@@ -71,10 +71,7 @@ class DNIS(Pruning):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.blocks not in KINDS:
-            raise InputError(f"blocks={self.blocks!r} is not known: give one of {', '.join(KINDS)}")
-        if self.parts < 2:
-            raise InputError(f"parts={self.parts} is out of range: give at least 2")
+        check_blocks(self.blocks, self.parts)
         if not 0 <= self.warmup < 1:
             raise InputError(f"warmup={self.warmup} is out of range: give a share of the steps below 1")
         if not (0 < self.rate < float("inf") and 0 < self.ahead < float("inf") and 0 <= self.l1 < float("inf")):
