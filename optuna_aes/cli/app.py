@@ -156,6 +156,28 @@ def compare(
     )
 
 
+@app.command(
+    help="Work on a search that exists, next to other workers, until it is done everywhere. Everything but these options "
+    "comes from the search. Stopped or killed, its work is taken over by the others."
+)
+def worker(
+    name: Name = None,
+    storage: Storage = STORAGE,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The encoded dataset, where it is not in its old place.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto: the GPU with most free memory.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="Threads of torch on the CPU. (default: torch's own)")] = None,
+    poll: Annotated[float, typer.Option(metavar="S", help="Seconds between looks while others are busy.")] = 2.0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """See the command's help."""
+    from optuna_aes.cli.worker import run_worker
+
+    record = _record(name, storage)
+    run_worker(record, data=data, device=device, threads=threads, poll=poll, quiet=quiet)
+
+
 @app.command(help="How far a search is.")
 def status(name: Name = None, storage: Storage = STORAGE, json: Json = False) -> None:
     """See the command's help."""

@@ -149,6 +149,9 @@ class SearchOptions:
     score_rows: Annotated[int, _supernet(help="Validation rows that score a trial, at most.")] = 50_000
 
     # Output
+    no_run: Annotated[
+        bool, _output("--no-run", help="Create the search and train nothing: for workers, who then do it all.")
+    ] = False
     quiet: Annotated[bool, _output("--quiet", "-q", help="Print nothing but errors.")] = False
     json: Annotated[bool, _output("--json", help="Print the result as one JSON object; progress goes to stderr.")] = (
         False

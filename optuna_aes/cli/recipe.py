@@ -22,8 +22,8 @@ else:
 
 SUFFIX = ".toml"
 
-# How a program prints is for whoever runs it to say.
-_NOT_IN_RECIPES = ("quiet", "json")
+# What a run does and how it prints is for whoever starts it to say.
+_NOT_IN_RECIPES = ("quiet", "json", "no_run")
 
 
 def merged(source: str, given: Mapping[str, Any], explicit: Collection[str]) -> SearchOptions:
@@ -91,7 +91,7 @@ def _hint(key: str, value: Any, kinds: Collection[str]) -> str:
     if isinstance(value, dict):
         return "write all keys at the top, without [sections]"
     if key.replace("-", "_") in _NOT_IN_RECIPES:
-        return f"give --{key} on the command line"
+        return f"give --{key.replace('_', '-')} on the command line"
     close = difflib.get_close_matches(key.replace("-", "_"), kinds, n=1, cutoff=0.0)
     return f"did you mean {close[0]!r}?"
 

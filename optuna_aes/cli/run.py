@@ -30,11 +30,31 @@ def run_search(options: SearchOptions) -> None:
         search = request.create(wish, dataset, progress)
         if not options.quiet:
             print_header(console, search, source=options.data or "")
+        if options.no_run:
+            _print_worker(console, search, options)
+            return
         result = search.run()
     if options.json:
         print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
     elif not options.quiet:
         _print_outcome(console, result, options.storage)
+
+
+def _print_worker(console: Console, search: Search, options: SearchOptions) -> None:
+    """Says how workers are started, to a person or a program."""
+    data = search.record.data["folder"]
+    if options.json:
+        print(json.dumps({"study": search.record.name, "data": data, "stages": search.status()["stages"]}, indent=2))
+    elif not options.quiet:
+        storage = f"--storage {shlex.quote(safe_url(options.storage))} " if options.storage != STORAGE else ""
+        command = f"optuna-aes worker {storage}--name {shlex.quote(search.record.name)}"
+        lines = {
+            "created": "nothing is trained yet",
+            "worker": command,
+            "data": f"elsewhere: --data FOLDER, a copy of {data}",
+        }
+        for name, text in lines.items():
+            console.print(Text.assemble("  ", (f"{name:<8}", "dim"), text), soft_wrap=True)
 
 
 def console_for(json: bool) -> Console:

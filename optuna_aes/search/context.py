@@ -40,6 +40,7 @@ class Context:
         storage: The database of the studies.
         store: Where checkpoints and weights go.
         listener: Hears of progress.
+        poll: Seconds between looks while other workers are busy.
     """
 
     task: Task
@@ -51,6 +52,7 @@ class Context:
     storage: RDBStorage
     store: ArtifactStore
     listener: Listener
+    poll: float = 2.0
 
     @cached_property
     def partition(self) -> Partition | None:

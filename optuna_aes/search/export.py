@@ -104,7 +104,9 @@ def open_dataset(record: Record, dataset: Dataset | None = None) -> Dataset:
         folder = record.data["folder"]
         if folder is None or not Path(folder).is_dir():
             where = "was in memory only" if folder is None else f"is not at {folder} any more"
-            raise DataError(f"the dataset of search {record.name!r} {where}: give it with dataset=…")
+            raise DataError(
+                f"the dataset of search {record.name!r} {where}: give it with dataset=…, on the command line --data FOLDER"
+            )
         dataset = Dataset.open(folder)
     if dataset.fingerprint != record.settings["dataset"]:
         raise DataError(

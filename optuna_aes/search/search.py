@@ -141,6 +141,7 @@ class Search:
         dataset: Dataset | None = None,
         device: str = "auto",
         threads: int | None = None,
+        poll: float = 2.0,
         listener: Listener | None = None,
     ) -> Search:
         """Takes up a search that exists, with all its settings from the storage.
@@ -151,6 +152,7 @@ class Search:
             dataset: Its data; opened from the folder that the study names if not given.
             device: Where to train.
             threads: Threads of torch on the CPU.
+            poll: Seconds between looks while other workers are busy.
             listener: Hears of progress.
 
         Raises:
@@ -181,6 +183,7 @@ class Search:
             settings["artifacts"],
             listener,
             name,
+            poll,
         )
 
     @classmethod
@@ -196,6 +199,7 @@ class Search:
         artifacts: str | None,
         listener: Listener | None,
         name: str,
+        poll: float = 2.0,
     ) -> Search:
         context = Context(
             task=task,
@@ -207,6 +211,7 @@ class Search:
             storage=storage,
             store=open_artifact_store(artifacts, storage),
             listener=listener or Silent(),
+            poll=poll,
         )
         return cls(context, open_record(name, storage))
 

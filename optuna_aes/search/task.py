@@ -29,7 +29,7 @@ class Task:
         train: How models are trained from scratch.
         fit: How the supernet is trained; like ``train`` by default.
         candidates: Sizes to choose from; the largest is D, 0 drops a field.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``: CUDA where there is one.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``: the GPU with most free memory, the CPU where there is none.
         threads: Threads of torch on the CPU; None leaves them alone. Results are the same from run to run only at the same
             number of threads.
     """
@@ -83,6 +83,14 @@ def check_place(device: str, threads: int | None) -> None:
     resolve_device(device)
 
 
+def _freest_gpu() -> torch.device | None:
+    """The GPU with most free memory; of equals the first, and None where there is none."""
+    if not torch.cuda.is_available():
+        return None
+    free = [torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count())]
+    return torch.device("cuda", free.index(max(free)))
+
+
 def resolve_device(name: str) -> torch.device:
     """The device that a name stands for.
 
@@ -90,7 +98,7 @@ def resolve_device(name: str) -> torch.device:
         InputError: If there is no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return _freest_gpu() or torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
