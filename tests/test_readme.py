@@ -69,7 +69,7 @@ def test_its_commands_and_options_are_there() -> None:
         "--constraint",
         "--strategies",
         "--seeds",
-        "--one-supernet",
+        "--shares",
         "--supernets",
         "--modes",
     }

@@ -108,7 +108,9 @@ def demo(
     help="Run several strategies on one table with equal budgets, trials and seeds, and compare what they found.",
     epilog=(
         "Every strategy and seed is a search of its own, NAME.STRATEGY.SEED, that status, pareto and export know too. "
-        "Stopped at any time, the same command goes on. Those that can share one supernet do, and are charged for it each."
+        "Each picks one choice of sizes for every one of --shares, whatever --budget, --levels and --retrain a recipe has. "
+        "Stopped at any time, the same command goes on. Those that can share one supernet do, and are charged for it each; "
+        "the same sizes and seed are trained once."
     ),
 )
 @with_search_options
@@ -126,15 +128,15 @@ def compare(
     shares: Annotated[
         Numbers,
         typer.Option(
-            parser=numbers, metavar="X,X,…", show_default="0.1,0.25,0.5", help="Where to compare, of full size."
+            parser=numbers,
+            metavar="X,X,…",
+            show_default="0.1,0.25,0.5",
+            help="Budgets to compare at, of full size; the largest is that of the searches.",
         ),
     ] = SHARES,
-    one_supernet: Annotated[
-        bool,
-        typer.Option(
-            "--one-supernet", help="All seeds search the first one's supernet: how stable is the search alone?"
-        ),
-    ] = False,
+    trainings: Annotated[
+        int, typer.Option(help="Trials of the strategies that train each of them from scratch, in place of --trials.")
+    ] = 20,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the figures.")] = None,
     markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table.")] = None,
     **values: Any,
@@ -142,15 +144,19 @@ def compare(
     """See the command's help."""
     from optuna_aes.cli.compare import run_compare
     from optuna_aes.cli.recipe import merged
+    from optuna_aes.errors import InputError
 
     explicit = {name for name in values if _is_explicit(ctx, name)}
+    for name in ("budget", "levels", "retrain", "strategy"):
+        if name in explicit:
+            raise InputError(f"--{name} is not for compare: give budgets with --shares, methods with --strategies")
     options = merged(source, values, explicit)
     run_compare(
         options,
         strategies=strategies,
         seeds=seeds,
         shares=shares,
-        one_supernet=one_supernet,
+        trainings=trainings,
         html=html,
         markdown=markdown,
     )

@@ -18,6 +18,7 @@ from optuna_aes.cli.progress import progress_for
 from optuna_aes.cli.run import console_for
 from optuna_aes.cli.strategy import strategy_of
 from optuna_aes.cli.tables import percent
+from optuna_aes.cli.values import Amount, Numbers
 from optuna_aes.data import Dataset
 from optuna_aes.errors import InputError
 from optuna_aes.search.compare import Comparison, Estimate, Row, Run, compare
@@ -25,9 +26,9 @@ from optuna_aes.search.read import open_record
 from optuna_aes.strategies.base import OneShot
 
 LEGEND = (
-    "± one standard deviation between seeds · volume: of the test front above AUC 0.5 · seconds, trainings: of fit and "
-    "search, the latter in trainings at full size · agree: share of fields with equal sizes under two seeds · sd log2: of a "
-    "field's size between seeds · τ: inherited against retrained AUC"
+    "± one standard deviation between seeds · volume: mean of 2·AUC − 1 over the logarithm of the budget, up to full size · "
+    "seconds, trainings: of fit and search, the latter in trainings at full size · agree: share of fields with equal sizes "
+    "under two seeds · sd log2: of a field's size between seeds · τ: inherited against retrained AUC"
 )
 
 
@@ -37,18 +38,19 @@ def run_compare(
     strategies: Sequence[str],
     seeds: int,
     shares: Sequence[float],
-    one_supernet: bool = False,
+    trainings: int,
     html: Path | None,
     markdown: Path | None,
 ) -> None:
     """Runs what is not done yet, and compares.
 
     Args:
-        options: Of every search; name, strategy and seed are set for each.
+        options: Of every search; name, strategy, seed, budget and levels are set for each.
         strategies: Names of strategies.
         seeds: How many seeds of each.
-        shares: Where to compare, as shares of the full-size parameters.
-        one_supernet: Whether all seeds search the supernet of the first, which tells how stable the search is by itself.
+        shares: Where to compare, as shares of the full-size parameters: the largest is every search's budget, and each is
+            a level at which one choice of sizes is picked and trained.
+        trainings: Trials of strategies that train each of them from scratch.
         html: Where the figures go, if anywhere.
         markdown: Where the table goes, if anywhere.
 
@@ -60,20 +62,22 @@ def run_compare(
     if not strategies or not all(0 < share <= 1 for share in shares) or not shares:
         raise InputError("give one strategy or more, and shares in (0, 1]")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    levels = tuple(share / max(shares) for share in sorted(set(shares), reverse=True))
+    options = replace(options, budget=Amount(max(shares)), levels=Numbers(levels))
     # The uniform sizes are the same for all strategies of a seed: the first one trains them.
     asked = [
-        _asked(options, strategy, seed, reference=options.reference and strategy == strategies[0])
+        _asked(options, strategy, seed, reference=options.reference and strategy == strategies[0], trainings=trainings)
         for seed in range(options.seed, options.seed + seeds)
         for strategy in strategies
     ]
     for one in asked:
-        request.prepare(one)
+        request.prepare(one, picks_at=levels)
     console = console_for(options.json)
     dataset = request.open_data(options)
     for number, one in enumerate(asked, 1):
         if not options.quiet:
             console.print(f"[bold]{one.name}[/bold]  [dim]{number} of {len(asked)}[/dim]")
-        _run(one, dataset, console, lender=_lender(one, asked[: number - 1], any_seed=one_supernet))
+        _run(one, dataset, console, before=asked[: number - 1])
     runs = [Run.of(open_record(one.name or "", options.storage)) for one in asked]
     found = compare(runs, shares)
     if html is not None:
@@ -88,12 +92,13 @@ def run_compare(
         print_comparison(console, found)
 
 
-def _asked(options: SearchOptions, strategy: str, seed: int, *, reference: bool) -> SearchOptions:
+def _asked(options: SearchOptions, strategy: str, seed: int, *, reference: bool, trainings: int) -> SearchOptions:
     name = f"{options.name}.{strategy.replace(':', '-')}.{seed}"
-    return replace(options, strategy=strategy, seed=seed, name=name, reference=reference)
+    one = replace(options, strategy=strategy, seed=seed, name=name, reference=reference)
+    return one if isinstance(strategy_of(one), OneShot) else replace(one, trials=trainings)
 
 
-def _lender(one: SearchOptions, before: Sequence[SearchOptions], *, any_seed: bool) -> str | None:
+def _lender(one: SearchOptions, before: Sequence[SearchOptions]) -> str | None:
     """The search whose supernet this one would train again, if there is one."""
     mine = strategy_of(one)
     if not isinstance(mine, OneShot):
@@ -101,7 +106,7 @@ def _lender(one: SearchOptions, before: Sequence[SearchOptions], *, any_seed: bo
     for other in before:
         theirs = strategy_of(other)
         if (
-            (any_seed or other.seed == one.seed)
+            other.seed == one.seed
             and isinstance(theirs, OneShot)
             and theirs.fit_settings == mine.fit_settings
             and theirs.every_size == mine.every_size
@@ -110,10 +115,11 @@ def _lender(one: SearchOptions, before: Sequence[SearchOptions], *, any_seed: bo
     return None
 
 
-def _run(one: SearchOptions, dataset: Dataset, console: Console, *, lender: str | None) -> None:
-    wish = request.wish_of(one)
+def _run(one: SearchOptions, dataset: Dataset, console: Console, *, before: Sequence[SearchOptions]) -> None:
+    wish = request.wish_of(one, picks_at=tuple(one.levels))
+    others = [other.name or "" for other in before]
     with progress_for(console, quiet=one.quiet) as progress:
-        request.create(wish, dataset, progress, supernet_of=lender).run()
+        request.create(wish, dataset, progress, supernet_of=_lender(one, before), trained_by=others).run()
 
 
 def print_comparison(console: Console, found: Comparison) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,19 +24,23 @@ if TYPE_CHECKING:
 DIM = 16
 
 
-def prepare(options: SearchOptions) -> Wish:
+def prepare(options: SearchOptions, *, picks_at: tuple[float, ...] | None = None) -> Wish:
     """Checks the options, against each other and against the search of that name where there is one.
+
+    Args:
+        options: Of the search.
+        picks_at: See :class:`optuna_aes.search.settings.Plan`.
 
     Raises:
         AesError: If something is wrong; nothing has been written then.
     """
     encoding(options)
-    wish = wish_of(options)
+    wish = wish_of(options, picks_at=picks_at)
     refuse_early(wish)
     return wish
 
 
-def wish_of(options: SearchOptions) -> Wish:
+def wish_of(options: SearchOptions, *, picks_at: tuple[float, ...] | None = None) -> Wish:
     """What the options ask for, each checked on its own."""
     strategy = strategy_of(options)
     train = training(options)
@@ -49,6 +54,7 @@ def wish_of(options: SearchOptions) -> Wish:
             retrain=options.retrain,
             retrain_seeds=options.retrain_seeds,
             reference=options.reference,
+            picks_at=picks_at,
         ),
         model=ModelOptions(
             backbone=options.backbone,
@@ -82,7 +88,14 @@ def task_of(wish: Wish, dataset: Dataset) -> Task:
     )
 
 
-def create(wish: Wish, dataset: Dataset, listener: Progress, *, supernet_of: str | None = None) -> Search:
+def create(
+    wish: Wish,
+    dataset: Dataset,
+    listener: Progress,
+    *,
+    supernet_of: str | None = None,
+    trained_by: Sequence[str] = (),
+) -> Search:
     """The search, created or taken up."""
     return Search.create(
         task_of(wish, dataset),
@@ -96,7 +109,9 @@ def create(wish: Wish, dataset: Dataset, listener: Progress, *, supernet_of: str
         reference=wish.plan.reference,
         seed=wish.seed,
         artifacts=wish.artifacts,
+        picks_at=wish.plan.picks_at,
         supernet_of=supernet_of,
+        trained_by=trained_by,
         listener=listener,
     )
 

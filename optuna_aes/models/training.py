@@ -87,7 +87,10 @@ class StepHook(Protocol):
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to: its number from 1, mean loss, validation AUC, seconds, rows per second of training."""
+    """What one epoch came to: its number from 1, mean loss, validation AUC, seconds of work, rows per second of training.
+
+    Rows per second are by the clock on the wall, for whoever waits; seconds are those of :func:`work_seconds`.
+    """
 
     number: int
     loss: float
@@ -108,6 +111,15 @@ _LOWER = "lower the learning rate (lr), or raise the weight decay (l2)"
 
 OnEpoch = Callable[[Epoch, Callable[[], TrainState]], None]
 OnStep = Callable[[int, int, float], None]
+
+
+def work_seconds(device: torch.device) -> float:
+    """A clock for what work costs: of two readings, the difference counts.
+
+    On the CPU it is the time that this process computed, over all its threads: what other programs took meanwhile, or a
+    pause, is none of the work's cost. On a GPU, which no process's clock counts, it is the clock on the wall.
+    """
+    return time.perf_counter() if device.type == "cuda" else time.process_time()
 
 
 class Feed:
@@ -217,12 +229,12 @@ class Trainer:
             All epochs, those before a resume included.
         """
         while not self.finished:
-            started = time.perf_counter()
+            started, worked = time.perf_counter(), work_seconds(self.device)
             loss = self._epoch(on_step)
             trained = time.perf_counter() - started
             score = float(self.evaluate())
             self._after_epoch(score)
-            seconds = time.perf_counter() - started
+            seconds = work_seconds(self.device) - worked
             self.history.append(Epoch(self.epoch, loss, score, seconds, len(self.train_feed) / trained))
             if on_epoch is not None:
                 on_epoch(self.history[-1], self.state)

@@ -12,25 +12,27 @@ from optuna_aes.models.delong import AUCParts, difference_error
 from optuna_aes.models.supernet import SubnetScorer
 from optuna_aes.search.context import Context
 from optuna_aes.search.fit import load_supernet
-from optuna_aes.search.records import Scored, record_picks, recorded_picks, scored
+from optuna_aes.search.records import Picks, Scored, record_picks, recorded_picks, scored
 from optuna_aes.space import Sizes
 
 Rule = Callable[[Sequence[Scored]], Scored]
 
 
-def chosen(context: Context) -> list[Scored]:
-    """The scored sizes that the retrain stage trains; decided once for the same search and number, and recorded."""
-    study, count = context.studies.retrain, context.plan.retrain
+def chosen(context: Context) -> Picks:
+    """The scored sizes that the retrain stage trains; decided once for the same search and plan, and recorded."""
+    study, plan = context.studies.retrain, context.plan
     trials = scored(context.studies.search, context.budget)
-    picks = recorded_picks(study, trials, count)
+    picks = recorded_picks(study, trials, plan)
     if picks is None:
-        levels = [context.budget.level(share).params for share in context.strategy.budget_levels]
-        picks = choose(trials, levels, count, _Trim(context) if context.strategy.trims else _first)
-        record_picks(study, trials, count, picks)
+        shares = plan.picks_at or context.strategy.budget_levels
+        levels = [context.budget.level(share).params for share in shares]
+        rule = _Trim(context) if context.strategy.trims else _first
+        picks = choose(trials, levels, plan.picks, rule, fill=plan.picks_at is None)
+        record_picks(study, trials, plan, picks)
     return picks
 
 
-def choose(trials: Sequence[Scored], levels: Sequence[int], count: int, rule: Rule) -> list[Scored]:
+def choose(trials: Sequence[Scored], levels: Sequence[int], count: int, rule: Rule, *, fill: bool = True) -> Picks:
     """Picks sizes along the budget.
 
     Each budget level names its pick. Where more are asked for than there are levels, budgets halfway between take their
@@ -39,21 +41,26 @@ def choose(trials: Sequence[Scored], levels: Sequence[int], count: int, rule: Ru
     Args:
         trials: Scored sizes inside the budget.
         levels: Budget levels in parameters.
-        count: How many to choose.
+        count: How many to choose, at most.
         rule: Makes a pick of the sizes inside a budget, ordered by score.
+        fill: Whether there is more to pick than one for each level. Without it, two levels that name the same sizes leave
+            one pick less: more picks than others have would be more chances, and not at the budgets that are compared.
     """
     order = sorted(trials, key=lambda t: (-t.auc, t.params, t.number))
     picks: dict[tuple[int, ...], Scored] = {}
-    for budget in _budgets(levels):
+    named: dict[int, int] = {}
+    for budget in _budgets(levels) if fill else sorted(set(levels), reverse=True):
         inside = [t for t in order if t.params <= budget]
         if inside and len(picks) < count:
             pick = rule(inside)
             picks.setdefault(tuple(pick.sizes.values()), pick)
-    for trial in order:
+            if budget in levels:
+                named[budget] = list(picks).index(tuple(pick.sizes.values()))
+    for trial in order if fill else ():
         if len(picks) < count:
             pick = rule([trial])
             picks.setdefault(tuple(pick.sizes.values()), pick)
-    return list(picks.values())
+    return Picks(tuple(picks.values()), named)
 
 
 def _budgets(levels: Sequence[int]) -> Iterator[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,25 +11,33 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
-from optuna_aes.search.read import Record, history, result
+from optuna_aes.search.read import Record, history, picks_of, result
+from optuna_aes.search.records import NO_PICKS, Picks
 from optuna_aes.search.results import Point, Result
 from optuna_aes.space import Sizes
 
 
 @dataclass(frozen=True)
 class Run:
-    """One finished search: its strategy and seed, what it found, and the seconds of its stages."""
+    """One finished search: its strategy and seed, what it found, the seconds of its stages, and its picks."""
 
     strategy: str
     seed: int
     result: Result
     seconds: dict[str, float]
+    picks: Picks = NO_PICKS
 
     @classmethod
     def of(cls, record: Record) -> Run:
         """Reads a search from its storage."""
         found = result(record)
-        return cls(found.strategy, int(record.settings["seed"]), found, history(record).seconds)
+        return cls(found.strategy, int(record.settings["seed"]), found, history(record).seconds, picks_of(record))
+
+    def picked(self, share: float) -> Sizes | None:
+        """What the search itself picked at a share of the full size, before anything was trained from scratch."""
+        # A level is a whole number of parameters, rounded down twice: from the share to the budget, and from there.
+        pick = self.picks.at(share * self.result.full["params"] + 0.5)
+        return None if pick is None else pick.sizes
 
 
 @dataclass(frozen=True)
@@ -55,12 +64,13 @@ class Row:
     Args:
         strategy: Its name.
         auc: Test AUC by share of the full-size parameters: of the searched points within it, the one best on validation.
-        hypervolume: Of the test front: area under (AUC − 0.5), over the share of the full size, up to the budget.
-        cost: Seconds of fit and search.
+        hypervolume: Of the test front in a box that is the same for all, see :func:`hypervolume`.
+        cost: Seconds of fit and search, of computing on a CPU, by the clock on a GPU.
         trainings: The same in trainings of the full-size model.
-        agreement: Share of fields that have the same size under two seeds, over pairs of seeds and budgets.
-        log2_std: Standard deviation of log2 of a field's size between seeds (a size of 0 counts as ½), over fields and
-            budgets.
+        agreement: Share of fields that have the same size under two seeds in what the search picked, over pairs of seeds
+            and budgets.
+        log2_std: Standard deviation of log2 of such a field's size between seeds (a size of 0 counts as ½), over fields
+            and budgets.
         tau: Kendall's τ between inherited and retrained AUC of the searched points.
     """
 
@@ -116,16 +126,16 @@ def compare(runs: Sequence[Run], shares: Sequence[float]) -> Comparison:
 
 def _row(name: str, runs: Sequence[Run], shares: Sequence[float], whole: dict[int, float | None]) -> Row:
     full = runs[0].result.full["params"]
-    picks = {s: [pick(run.result, s * full) for run in runs] for s in shares}
+    points = {s: [pick(run.result, s * full) for run in runs] for s in shares}
     seconds = [run.seconds["fit"] + run.seconds["search"] for run in runs]
     ones = [whole.get(run.seed) for run in runs]
     same, spread = zip(
-        *(_stability([p.sizes for p in found if p is not None]) for found in picks.values()), strict=True
+        *(stability([sizes for run in runs if (sizes := run.picked(s)) is not None]) for s in shares), strict=True
     )
     return Row(
         strategy=name,
-        auc={s: Estimate.of(None if p is None else p.auc_test for p in found) for s, found in picks.items()},
-        hypervolume=Estimate.of(hypervolume(run.result) for run in runs),
+        auc={s: Estimate.of(None if p is None else p.auc_test for p in found) for s, found in points.items()},
+        hypervolume=Estimate.of(hypervolume(run.result, min(shares)) for run in runs),
         cost=Estimate.of(seconds),
         trainings=Estimate.of(s / one if one else None for s, one in zip(seconds, ones, strict=True)),
         agreement=_mean(same),
@@ -140,15 +150,31 @@ def pick(result: Result, params: float) -> Point | None:
     return max(inside, key=lambda p: p.auc_valid, default=None)
 
 
-def hypervolume(result: Result) -> float:
-    """Area that the searched points dominate in (share of full size, test AUC − 0.5), up to the budget."""
-    full, end = result.full["params"], result.budget["params"]
+def hypervolume(result: Result, smallest: float) -> float:
+    """Share of a box that the searched points dominate; 0 to 1.
+
+    The box reaches in test AUC from 0.5 (the reference: a model that knows nothing) to 1, and in parameters from the
+    ``smallest`` share of the full size to all of it, on a logarithmic scale. So it is the mean of 2·AUC − 1, over the
+    logarithm of what one may spend, of the best point that one can afford.
+
+    Why this box: below the smallest budget that is compared nobody was asked for anything, and a point that happens to
+    lie there would gain what others could have had as well. Above the largest budget its pick is still the best to be
+    had, and would count for next to nothing if the box ended where that pick lies. Why logarithmic: sizes double from one
+    candidate to the next, and to halve the tables costs an AUC of the same order wherever one stands; linear in
+    parameters, the range above half of the full size, where nothing was asked for, would be most of the box.
+
+    Args:
+        result: A finished search.
+        smallest: Share of the full-size parameters at which the box begins, in (0, 1).
+    """
+    width = -math.log(smallest)
     points = sorted((p.params, p.auc_test) for p in result.points if p.feasible and p.search_trial is not None)
+    ends = [math.log(max(params / result.full["params"], smallest)) for params, _ in points] + [0.0]
     area, best = 0.0, 0.5
-    for (start, auc), (stop, _) in itertools.pairwise([*points, (end, 0.0)]):
+    for (start, stop), (_, auc) in zip(itertools.pairwise(ends), points, strict=True):
         best = max(best, auc)
-        area += (best - 0.5) * (stop - start) / full
-    return area
+        area += (2 * best - 1) * (stop - start)
+    return area / width
 
 
 def _uniform_auc(result: Result, params: float) -> float | None:
@@ -164,8 +190,8 @@ def _full_seconds(result: Result) -> float | None:
     return next((p.seconds for p in result.points if p.params == result.full["params"] and p.seconds > 0), None)
 
 
-def _stability(sizes: Sequence[Sizes]) -> tuple[float | None, float | None]:
-    """Agreement and spread of the sizes that one strategy gave under several seeds."""
+def stability(sizes: Sequence[Sizes]) -> tuple[float | None, float | None]:
+    """Agreement and spread of the sizes that one strategy gave under several seeds; see :class:`Row`."""
     if len(sizes) < 2:
         return None, None
     table = np.array([list(s.values()) for s in sizes], dtype=np.float64)

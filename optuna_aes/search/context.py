@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import optuna
     from optuna.artifacts._protocol import ArtifactStore
 
+    from optuna_aes.search.read import Record
+
 
 @dataclass(frozen=True)
 class Context:
@@ -41,6 +43,8 @@ class Context:
         store: Where checkpoints and weights go.
         listener: Hears of progress.
         poll: Seconds between looks while other workers are busy.
+        artifacts: Where the user wanted them; None for the database itself.
+        trained_by: Other searches in the storage whose trainings are taken over where they are the same.
     """
 
     task: Task
@@ -53,6 +57,8 @@ class Context:
     store: ArtifactStore
     listener: Listener
     poll: float = 2.0
+    artifacts: str | None = None
+    trained_by: tuple[Record, ...] = ()
 
     @cached_property
     def partition(self) -> Partition | None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import optuna
+from optuna.trial import FrozenTrial
+
 from optuna_aes.data.blocks import Partition
 from optuna_aes.data.dataset import Dataset
 from optuna_aes.errors import DataError, InputError
 from optuna_aes.export import save_model
 from optuna_aes.models.model import ModelOptions
 from optuna_aes.search.read import Record, result
-from optuna_aes.search.records import METRICS, SEED, job_key
+from optuna_aes.search.records import METRICS, SEED, TRAINED_IN, job_key
 from optuna_aes.search.settings import revive
-from optuna_aes.search.studies import complete
+from optuna_aes.search.studies import complete, load_study
 from optuna_aes.space import ClusteredSpace
 from optuna_aes.storage import Checkpoints, open_artifact_store
 from optuna_aes.strategies.ihas.routed import RouterOptions
@@ -45,7 +48,7 @@ def export_model(
     sizes = record.retrain_space.from_params(found.params)
     key = f"model/{job_key(sizes, int(found.user_attrs[SEED]))}"
     store = open_artifact_store(record.settings["artifacts"], record.storage)
-    weights = Checkpoints(store, record.studies.retrain, key=key, keep=1).load()
+    weights = Checkpoints(store, _home(record, found), key=key, keep=1).load()
     if weights is None:
         raise DataError(f"the weights of trial {number} are not in the artifact store any more: run the search again")
     cost = record.space.cost(sizes)
@@ -67,6 +70,12 @@ def export_model(
         },
         partition=None if blocks is None else Partition.from_json(blocks),
     )
+
+
+def _home(record: Record, trial: FrozenTrial) -> optuna.Study:
+    """The study that holds a retrained model's weights: of a training that was taken over, another search's."""
+    study: str | None = trial.user_attrs.get(TRAINED_IN)
+    return record.studies.retrain if study is None else load_study(record.storage, study)
 
 
 def _router(record: Record) -> RouterOptions | None:

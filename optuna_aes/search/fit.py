@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import optuna
 
 from optuna_aes.errors import InputError
 from optuna_aes.models.supernet import Supernet
-from optuna_aes.models.training import Epoch
+from optuna_aes.models.training import Epoch, work_seconds
 from optuna_aes.search.context import Context, resume, saving
 from optuna_aes.search.read import Record
 from optuna_aes.search.records import SECONDS
@@ -150,9 +149,9 @@ def _objective(context: Context, trial: optuna.Trial) -> float:
         listener.epoch(epoch, options.epochs)
 
     trainer.run(on_epoch=on_epoch, on_step=listener.step)
-    started = time.perf_counter()
+    started = work_seconds(context.device)
     context.one_shot.finish(supernet, context.task.dataset, seed=context.seed)
-    seconds = sum(e.seconds for e in trainer.history) + time.perf_counter() - started
+    seconds = sum(e.seconds for e in trainer.history) + work_seconds(context.device) - started
     trial.set_user_attr(SECONDS, seconds)
     meta = {"auc": trainer.best_auc, "seconds": seconds}
     final.save(supernet.state_dict(), meta, step=trainer.epoch)

@@ -17,8 +17,10 @@ from optuna_aes.search.records import (
     EXHAUSTED,
     INHERITED,
     METRICS,
+    NO_PICKS,
     SECONDS,
     SOURCE,
+    Picks,
     has_sizes,
     jobs,
     key_of,
@@ -153,12 +155,18 @@ def _retrain_counts(record: Record) -> dict[str, int]:
 
 def _retrain_requested(record: Record, known: set[str]) -> int:
     plan, space = record.plan, record.space
-    picks = recorded_picks(record.studies.retrain, scored(record.studies.search, record.budget), plan.retrain)
+    picks = recorded_picks(record.studies.retrain, scored(record.studies.search, record.budget), plan)
     if picks is not None:
-        return len(known | {job.key for job in jobs(picks, plan, space, seed=record.settings["seed"])})
+        return len(known | {job.key for job in jobs(picks.found, plan, space, seed=record.settings["seed"])})
     # Until the search is over: the references, and as many points as were asked for.
     references = len(reference_sizes(space.full)) if plan.reference else 0
-    return max(len(known), (plan.retrain + references) * plan.retrain_seeds)
+    return max(len(known), (plan.picks + references) * plan.retrain_seeds)
+
+
+def picks_of(record: Record) -> Picks:
+    """What the search picked to be trained from scratch; nothing where it has not come to that yet."""
+    trials = scored(record.studies.search, record.budget)
+    return recorded_picks(record.studies.retrain, trials, record.plan) or NO_PICKS
 
 
 def result(record: Record) -> Result:

@@ -23,6 +23,8 @@ from optuna_aes.space import EmbeddingSpace, Sizes
 SECONDS = "aes:seconds"
 SEED, SOURCE, INHERITED = "aes:seed", "aes:search_trial", "aes:auc_inherited"
 METRICS = "aes:metrics"
+# User attribute of a retrain trial that is a copy: the study whose artifact the weights are.
+TRAINED_IN = "aes:trained_in"
 # User attribute of the search's study: its sampler has nothing more to propose.
 EXHAUSTED = "aes:exhausted"
 # User attribute of the retrain study: which trials of the search are retrained.
@@ -107,18 +109,47 @@ def jobs(picks: Sequence[Scored], plan: Plan, space: EmbeddingSpace, *, seed: in
     return found
 
 
-def recorded_picks(study: optuna.Study, trials: Sequence[Scored], count: int) -> list[Scored] | None:
-    """The picks that the retrain study names, if they were made of these scored trials; else None."""
+@dataclass(frozen=True)
+class Picks:
+    """Which scored sizes are to be trained from scratch.
+
+    Args:
+        found: They, each once.
+        levels: By budget level in parameters, the position in ``found`` of what was picked for it; a level that nothing
+            was picked for is left out.
+    """
+
+    found: tuple[Scored, ...]
+    levels: dict[int, int]
+
+    def at(self, params: float) -> Scored | None:
+        """What was picked for the largest level of at most so many parameters."""
+        inside = [level for level in self.levels if level <= params]
+        return self.found[self.levels[max(inside)]] if inside else None
+
+
+NO_PICKS = Picks((), {})
+
+
+def recorded_picks(study: optuna.Study, trials: Sequence[Scored], plan: Plan) -> Picks | None:
+    """The picks that the retrain study names, if they were made of these scored trials and for this plan; else None."""
     known = study.user_attrs.get(CHOSEN)
-    if known is None or known["basis"] != {"scored": len(trials), "retrain": count}:
+    if known is None or known["basis"] != _basis(trials, plan):
         return None
-    return [Scored(**pick) for pick in known["picks"]]
+    # Studies of before do not say which level a pick was made for.
+    levels = {int(level): int(at) for level, at in known.get("levels", ())}
+    return Picks(tuple(Scored(**pick) for pick in known["picks"]), levels)
 
 
-def record_picks(study: optuna.Study, trials: Sequence[Scored], count: int, picks: Sequence[Scored]) -> None:
+def record_picks(study: optuna.Study, trials: Sequence[Scored], plan: Plan, picks: Picks) -> None:
     """The inverse of :func:`recorded_picks`."""
-    basis = {"scored": len(trials), "retrain": count}
-    study.set_user_attr(CHOSEN, {"basis": basis, "picks": [asdict(pick) for pick in picks]})
+    found, levels = [asdict(pick) for pick in picks.found], [list(pair) for pair in picks.levels.items()]
+    study.set_user_attr(CHOSEN, {"basis": _basis(trials, plan), "picks": found, "levels": levels})
+
+
+def _basis(trials: Sequence[Scored], plan: Plan) -> dict[str, Any]:
+    fixed = {} if plan.picks_at is None else {"picks_at": list(plan.picks_at)}
+    return {"scored": len(trials), "retrain": plan.picks, **fixed}
 
 
 def job_key(sizes: Mapping[str, int], seed: int) -> str:

@@ -28,7 +28,7 @@ class Point:
         uniform: Whether all fields have one size. Reference points have, and a search may choose such sizes too.
         search_trial: Number of the search trial that proposed the sizes; None for reference points.
         auc_inherited: The score that the sizes had in the supernet; None for reference points.
-        seconds: Wall-clock seconds of one of its trainings, their mean.
+        seconds: Seconds of one of its trainings, their mean: of computing on a CPU, by the clock on a GPU.
         router: Parameters of what sends each row to its cluster's model; 0 where there is one model for all.
     """
 
@@ -113,7 +113,7 @@ class History:
         aucs: Their inherited validation AUC.
         params: Their embedding parameters.
         epochs: Validation AUC of the supernet after each epoch.
-        seconds: Wall-clock seconds of the stages that are done: ``fit``, ``search``, ``retrain``.
+        seconds: Seconds of the stages that are done, ``fit``, ``search`` and ``retrain``; see :attr:`Point.seconds`.
     """
 
     numbers: tuple[int, ...]

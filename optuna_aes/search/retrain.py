@@ -14,6 +14,7 @@ from optuna_aes.models.training import Trainer, auc, logloss, predict
 from optuna_aes.search.choose import chosen
 from optuna_aes.search.context import Context, resume, saving
 from optuna_aes.search.fit import load_supernet
+from optuna_aes.search.lend import take_over
 from optuna_aes.search.records import (
     INHERITED,
     METRICS,
@@ -31,10 +32,11 @@ from optuna_aes.space import Sizes
 def retrain(context: Context) -> None:
     """Trains what the search found, and the reference points, as often as asked for."""
     study, space = context.studies.retrain, context.retrain_space
-    wanted = {job.key: job for job in jobs(chosen(context), context.plan, context.space, seed=context.seed)}
+    wanted = {job.key: job for job in jobs(chosen(context).found, context.plan, context.space, seed=context.seed)}
     trials = [t for t in study.get_trials(deepcopy=False) if has_sizes(t)]
     # What failed for good in an earlier run, such as for want of memory, is tried again.
     known = {key_of(t, space) for t in trials if t.state != TrialState.FAIL}
+    known |= take_over(context, [job for key, job in wanted.items() if key not in known])
     for key, job in wanted.items():
         if key not in known:
             attrs: dict[str, Any] = {SEED: job.seed, SOURCE: job.search_trial, INHERITED: job.auc_inherited}

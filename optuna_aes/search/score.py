@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
+from optuna_aes.models.training import work_seconds
 from optuna_aes.search.context import Context
 from optuna_aes.search.fit import load_supernet
 from optuna_aes.search.propose import Proposal, proposer_of, recorded
@@ -30,7 +29,7 @@ def score(context: Context) -> None:
     scorer = context.one_shot.scorer(supernet, context.task.dataset, seed=context.seed)
     propose = proposer_of(context, supernet)
     while len(known) < requested:
-        started = time.perf_counter()
+        started = work_seconds(context.device)
         proposals = propose(study, known.next_number)
         if not proposals:
             study.set_user_attr(EXHAUSTED, True)
@@ -38,7 +37,7 @@ def score(context: Context) -> None:
         proposals = _first(proposals, requested - len(known), context)
         inside = [p.sizes for p in proposals if context.budget.fits(p.sizes)]
         aucs = iter(scorer(np.array([context.space.to_indices(sizes) for sizes in inside])) if inside else ())
-        seconds = (time.perf_counter() - started) / len(proposals)
+        seconds = (work_seconds(context.device) - started) / len(proposals)
         add_trials(
             study,
             [

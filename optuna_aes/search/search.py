@@ -66,7 +66,9 @@ class Search:
         reference: bool = True,
         seed: int = 0,
         artifacts: str | None = None,
+        picks_at: Sequence[float] | None = None,
         supernet_of: str | None = None,
+        trained_by: Sequence[str] = (),
         listener: Listener | None = None,
     ) -> Search:
         """Creates a search, or takes up the one of that name that was created with the same settings.
@@ -83,7 +85,11 @@ class Search:
             reference: Whether the uniform sizes 1, 2, 4, … D are trained too.
             seed: Seed of fit, search and retraining.
             artifacts: Where checkpoints go: a folder, ``s3://bucket``, or None for the database itself.
+            picks_at: Shares of the budget at which one choice of sizes each is picked and trained, in place of ``retrain``
+                along the strategy's own levels: for searches that are to be compared.
             supernet_of: Another search in the storage, whose trained supernet is taken instead of fitting one again.
+            trained_by: Other searches in the storage. What they have trained from scratch is taken over where it is the
+                same: data, model, training, sizes and seed.
             listener: Hears of progress.
 
         Raises:
@@ -93,7 +99,8 @@ class Search:
         """
         studies_of.check_name(name)
         settings_of.check_seed(seed)
-        plan = Plan(trials=trials, retrain=retrain, retrain_seeds=retrain_seeds, reference=reference)
+        fixed = None if picks_at is None else tuple(picks_at)
+        plan = Plan(trials=trials, retrain=retrain, retrain_seeds=retrain_seeds, reference=reference, picks_at=fixed)
         strategy = strategy or AdaSS()
         partition = strategy.partition(task.dataset)
         space = task.space_of(partition)
@@ -113,6 +120,7 @@ class Search:
         if supernet_of is not None and isinstance(strategy, OneShot):
             lender = open_record(supernet_of, opened)
             check_shared(task, strategy, lender)
+        others = tuple(open_record(other, opened) for other in trained_by)
         studies = studies_of.create(opened, name)
         strategy = planned(strategy, plan, studies.search.user_attrs.get(settings_of.SETTINGS))
         settings = settings_for(
@@ -130,7 +138,9 @@ class Search:
         settings_of.write(studies.search, settings, plan, _data(task.dataset))
         if lender is not None:
             share_supernet(studies.fit, lender)
-        return cls._assemble(task, strategy, budget, plan, seed, opened, studies, artifacts, listener, name)
+        return cls._assemble(
+            task, strategy, budget, plan, seed, opened, studies, artifacts, listener, name, trained_by=others
+        )
 
     @classmethod
     def load(
@@ -200,6 +210,8 @@ class Search:
         listener: Listener | None,
         name: str,
         poll: float = 2.0,
+        *,
+        trained_by: tuple[Record, ...] = (),
     ) -> Search:
         context = Context(
             task=task,
@@ -212,6 +224,8 @@ class Search:
             store=open_artifact_store(artifacts, storage),
             listener=listener or Silent(),
             poll=poll,
+            artifacts=artifacts,
+            trained_by=trained_by,
         )
         return cls(context, open_record(name, storage))
 

@@ -35,17 +35,27 @@ class Plan:
         retrain: Searched sizes to train from scratch.
         retrain_seeds: How often each.
         reference: Whether uniform sizes are trained too, as reference points.
+        picks_at: Shares of the budget at which one choice of sizes each is trained from scratch, and no other: for
+            searches that are to be compared. None takes the strategy's own levels, and ``retrain`` sizes along them.
     """
 
     trials: int = 300
     retrain: int = 5
     retrain_seeds: int = 1
     reference: bool = True
+    picks_at: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("trials", 1), ("retrain", 0), ("retrain_seeds", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}={getattr(self, name)} is out of range: give at least {least}")
+        if self.picks_at is not None and not (self.picks_at and all(0 < share <= 1 for share in self.picks_at)):
+            raise InputError(f"picks_at={self.picks_at} must be one or more shares of the budget in (0, 1]")
+
+    @property
+    def picks(self) -> int:
+        """How many choices of sizes are trained from scratch, at most."""
+        return self.retrain if self.picks_at is None else len(self.picks_at)
 
 
 def check_seed(seed: int) -> None:
@@ -79,12 +89,12 @@ def write(study: optuna.Study, settings: Mapping[str, Any], plan: Plan, data: Ma
     if known is None:
         # The settings come last: a study that has them is complete.
         study.set_user_attr(DATA, dict(data))
-        study.set_user_attr(PLAN, asdict(plan))
+        study.set_user_attr(PLAN, jsonable(plan))
         study.set_user_attr(SETTINGS, dict(settings))
         return
     check_same(study.study_name, known, settings)
-    if study.user_attrs.get(PLAN) != asdict(plan):
-        study.set_user_attr(PLAN, asdict(plan))
+    if study.user_attrs.get(PLAN) != jsonable(plan):
+        study.set_user_attr(PLAN, jsonable(plan))
     at = study.user_attrs.get(DATA, {})
     if data.get("folder") is None and at.get("folder") is not None:
         data = {**data, "folder": at["folder"]}  # the same rows, given in memory this time: they still lie there
@@ -144,7 +154,7 @@ def read(study: optuna.Study) -> tuple[dict[str, Any], Plan, dict[str, Any]]:
         raise StudyMismatchError(
             f"study {study.study_name!r} has settings of format {settings.get('format')!r}, this release reads {FORMAT}"
         )
-    return settings, Plan(**attrs[PLAN]), attrs[DATA]
+    return settings, revive(Plan, attrs[PLAN]), attrs[DATA]
 
 
 def jsonable(value: Any) -> Any:

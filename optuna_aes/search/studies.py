@@ -84,9 +84,14 @@ def create(storage: RDBStorage, name: str) -> Studies:
 def find(storage: RDBStorage, name: str) -> optuna.Study | None:
     """The main study of a search, or None where no study has the name."""
     try:
-        return optuna.load_study(storage=storage, study_name=name, sampler=RandomSampler(seed=0))
+        return load_study(storage, name)
     except KeyError:
         return None
+
+
+def load_study(storage: RDBStorage, name: str) -> optuna.Study:
+    """One study; raises ``KeyError`` where there is none of that name."""
+    return optuna.load_study(storage=storage, study_name=name, sampler=RandomSampler(seed=0))
 
 
 def names(storage: RDBStorage) -> list[str]:
@@ -102,10 +107,7 @@ def load(storage: RDBStorage, name: str) -> Studies:
         StorageError: If there is no search of that name.
     """
     try:
-        loaded = [
-            optuna.load_study(storage=storage, study_name=name + suffix, sampler=RandomSampler(seed=0))
-            for suffix in (FIT, "", RETRAIN)
-        ]
+        loaded = [load_study(storage, name + suffix) for suffix in (FIT, "", RETRAIN)]
     except KeyError:
         known = names(storage)
         there = f"the storage holds {', '.join(known[:5])}" if known else "the storage holds no search"

@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     runs: list[Run] = []
     bayes: dict[int, float] = {}
+    names: list[str] = []
     for seed in range(given.seeds):
         task = planted_task(seed)
         bayes[seed] = float((task.dataset.facts or {})["bayes_auc"])
@@ -53,14 +54,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 name=f"planted.{name}.{seed}",
                 storage=given.storage,
                 strategy=strategy,
-                budget=0.25,
+                budget=SHARES[-1],
                 trials=given.trials if one_shot else TRAININGS,
-                retrain=5,
+                picks_at=[share / SHARES[-1] for share in SHARES],
                 reference=name == given.strategies[0],
                 seed=seed,
+                trained_by=names,
                 supernet_of=lender if shares_it and name != given.strategies[0] else None,
             )
             search.run()
+            names.append(f"planted.{name}.{seed}")
             runs.append(Run.of(open_record(f"planted.{name}.{seed}", given.storage)))
             print(_line(runs[-1], bayes[seed]), flush=True)
     found = compare(runs, SHARES)

@@ -10,12 +10,13 @@ from command_line import SMALL, Ended
 from optuna_aes.search.read import open_record
 
 Run = Callable[..., Ended]
-THESE = [a for a in SMALL if a != "--no-reference"] + ["--trials", "8", "--strategies", "adass,random,magnitude"]
+THESE = [a for a in SMALL if a not in ("--no-reference", "--retrain", "--threads", "1")]
+THESE += ["--threads", "1", "--trials", "8", "--strategies", "adass,random,magnitude"]
 
 
 @pytest.mark.slow
 def test_strategies_are_compared_and_a_second_run_redoes_nothing(folder: Path, aes: Run) -> None:
-    asked = ("compare", "clicks.csv", *THESE, "--seeds", "2", "--shares", "0.25,1", "--budget", "1.0")
+    asked = ("compare", "clicks.csv", *THESE, "--seeds", "2", "--shares", "0.25,1")
     first = aes(*asked, "--json", "--html", "c.html", "--markdown", "c.md")
     assert first.code == 0, first
     found = json.loads(first.out)
@@ -45,7 +46,9 @@ def test_strategies_are_compared_and_a_second_run_redoes_nothing(folder: Path, a
         (["--shares", "0.5,2"], "shares in (0, 1]"),
         (["--strategies", "adass,nope"], "strategy='nope' is not known"),
         (["--strategies", ","], "give one strategy or more"),
-        (["--budget", "2.5%", "--sizes", "2,4"], "below the smallest"),
+        (["--shares", "0.025", "--sizes", "2,4"], "below the smallest"),
+        (["--budget", "0.5"], "--budget is not for compare"),
+        (["--levels", "1,0.5"], "--levels is not for compare"),
     ],
 )
 def test_what_cannot_be_compared(folder: Path, aes: Run, given: list[str], text: str) -> None:

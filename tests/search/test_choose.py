@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from tiny_search import tiny_data, tiny_search
 
+from optuna_aes.errors import InputError
 from optuna_aes.models.delong import difference_error
 from optuna_aes.search import choose as choose_module
 from optuna_aes.search.choose import choose, chosen
 from optuna_aes.search.fit import load_supernet
-from optuna_aes.search.records import CHOSEN, Scored, scored
+from optuna_aes.search.read import picks_of
+from optuna_aes.search.records import CHOSEN, Picks, Scored, scored
 
 
 def trial(number: int, auc: float, params: int) -> Scored:
@@ -23,8 +25,8 @@ def first(order: Sequence[Scored]) -> Scored:
     return order[0]
 
 
-def numbers(picks: Sequence[Scored]) -> list[int]:
-    return [p.number for p in picks]
+def numbers(picks: Picks | Sequence[Scored]) -> list[int]:
+    return [p.number for p in (picks.found if isinstance(picks, Picks) else picks)]
 
 
 # AUC rises with parameters, except that trial 4 is not worth what it costs.
@@ -48,12 +50,25 @@ def test_budgets_between_the_levels_come_next_and_the_best_left_over_last() -> N
 def test_no_more_than_there_is_and_no_sizes_twice() -> None:
     twin = Scored(9, dict(TRIALS[3].sizes), 0.75, 800)
     assert numbers(choose([*TRIALS, twin], [1000, 900], 20, first)) == [3, 2, 1, 0, 4]
-    assert choose([], [1000], 3, first) == []
-    assert choose(TRIALS, [1000], 0, first) == []
+    assert choose([], [1000], 3, first) == Picks((), {})
+    assert choose(TRIALS, [1000], 0, first) == Picks((), {})
 
 
 def test_a_level_below_every_trial_names_nothing() -> None:
     assert numbers(choose(TRIALS, [1000, 50], 2, first)) == [3, 1]  # 50 has none, 223 lies between
+
+
+def test_at_fixed_budgets_each_has_its_best_and_nothing_is_filled_up() -> None:
+    picks = choose(TRIALS, [250, 1000, 900, 50], 4, first, fill=False)
+    assert numbers(picks) == [3, 1]
+    assert picks.levels == {1000: 0, 900: 0, 250: 1}
+    assert [pick and pick.number for pick in map(picks.at, (1e6, 900, 899.5, 250, 249))] == [3, 3, 1, 1, None]
+
+
+def test_a_filled_up_choice_tells_what_the_levels_named() -> None:
+    picks = choose(TRIALS, [1000, 100], 4, first)
+    assert numbers(picks) == [3, 0, 1, 2]
+    assert picks.levels == {1000: 0, 100: 1}
 
 
 def test_of_equal_scores_the_cheaper_and_then_the_earlier() -> None:
@@ -118,9 +133,27 @@ def test_the_choice_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     search = tiny_search(f"sqlite:///{tmp_path}/aes.db", tiny_data())
     search.run(["fit", "search"])
     picks = chosen(search.context)
-    assert search.context.studies.retrain.user_attrs[CHOSEN]["picks"] == [asdict(pick) for pick in picks]
+    assert search.context.studies.retrain.user_attrs[CHOSEN]["picks"] == [asdict(pick) for pick in picks.found]
     with monkeypatch.context() as patch:
         patch.delattr(choose_module, "choose")
         assert chosen(search.context) == picks
     more = tiny_search(f"sqlite:///{tmp_path}/aes.db", tiny_data(), retrain=3)
-    assert len(chosen(more.context)) == 3
+    assert len(chosen(more.context).found) == 3
+
+
+def test_a_search_that_is_compared_picks_at_the_budgets_it_is_given(tmp_path: Path) -> None:
+    search = tiny_search(
+        f"sqlite:///{tmp_path}/aes.db", tiny_data(), trials=40, picks_at=(1.0, 0.6, 0.3), reference=False
+    )
+    search.run()
+    context = search.context
+    picks = chosen(context)
+    levels = [context.budget.level(share).params for share in (1.0, 0.6, 0.3)]
+    assert list(picks.levels) == levels
+    assert all(picks.found[at].params <= level for level, at in picks.levels.items())
+    assert picks_of(search.record) == picks
+    assert search.status()["stages"]["retrain"] == {
+        "requested": len(picks.found), "finished": len(picks.found), "running": 0, "failed": 0, "pruned": 0
+    }  # fmt: skip
+    with pytest.raises(InputError, match="picks_at"):
+        tiny_search(f"sqlite:///{tmp_path}/aes.db", tiny_data(), picks_at=(2.0,))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from optuna_aes.search.compare import Estimate, Run, compare, hypervolume, pick
+from optuna_aes.search.records import Picks, Scored
 from optuna_aes.search.results import Point, Result
 
 
@@ -35,6 +36,7 @@ def result(*points: Point, strategy: str = "adass") -> Result:
 
 
 REFERENCES = (point((1, 1), 0.6, uniform=True), point((2, 2), 0.7, uniform=True), point((4, 4), 0.8, uniform=True))
+PICKED = (((4, 0), (4, 1)), ((4, 0), (2, 2)))  # by two seeds, at two budgets
 SECONDS = {"fit": 12.0, "search": 8.0, "retrain": 99.0}
 
 
@@ -47,21 +49,28 @@ def test_a_pick_goes_by_validation_inside_the_share_and_is_searched() -> None:
     assert pick(found, 30) is None
 
 
-def test_hypervolume_is_the_area_under_the_searched_front_up_to_the_budget() -> None:
-    assert hypervolume(result(*REFERENCES)) == 0
-    one = point((4, 0), 0.7)
-    assert hypervolume(result(one)) == pytest.approx(0.2 * 40 / 160)
-    beaten, better, over = point((6, 0), 0.6), point((4, 1), 0.8), point((4, 2), 0.99)
-    assert hypervolume(result(over, better, beaten, one)) == pytest.approx((0.2 * 30 + 0.3 * 10) / 160)
+def test_hypervolume_is_the_mean_of_what_can_be_had_over_the_logarithm_of_the_budget() -> None:
+    assert hypervolume(result(*REFERENCES), 0.25) == 0
+    one = point((4, 0), 0.7)  # a quarter of the full size
+    assert hypervolume(result(one), 0.25) == pytest.approx(0.4)
+    assert hypervolume(result(one), 0.0625) == pytest.approx(0.4 / 2)
+    assert hypervolume(result(point((1, 0), 0.7)), 0.25) == pytest.approx(
+        0.4
+    )  # what lies below the box gains nothing by it
+    beaten, better, over = point((6, 0), 0.6), point((5, 1), 0.8), point((4, 2), 0.99)
+    assert hypervolume(result(over, better, beaten, one), 0.25) == pytest.approx((0.4 + 0.6) / 2)
+    assert hypervolume(result(point((4, 0), 0.4)), 0.25) == 0
 
 
 def test_strategies_are_set_side_by_side() -> None:
+    at = {40: 0, 80: 1}
+    picks = [Picks(tuple(Scored(1, {"a": a, "b": b}, 0.6, 0) for a, b in pair), at) for pair in PICKED]
     first = result(*REFERENCES, point((4, 0), 0.66, auc_inherited=0.6), point((4, 1), 0.72, auc_inherited=0.5))
     second = result(point((4, 0), 0.68, auc_inherited=0.6), point((2, 2), 0.74, auc_inherited=0.7))
     other = result(point((1, 1), 0.6), strategy="random")
     runs = [
-        Run("adass", 0, first, SECONDS),
-        Run("adass", 1, second, SECONDS),
+        Run("adass", 0, first, SECONDS, picks[0]),
+        Run("adass", 1, second, SECONDS, picks[1]),
         Run("random", 0, other, {**SECONDS, "fit": 0.0}),
     ]
     found = compare(runs, (0.25, 0.5))

@@ -5,7 +5,9 @@ from optuna.trial import TrialState
 
 from optuna_aes import EmbeddingSpace, MemoryBudget
 from optuna_aes.search.records import (
+    CHOSEN,
     SEED,
+    Picks,
     Scored,
     has_sizes,
     job_key,
@@ -79,8 +81,17 @@ def test_jobs_without_references_or_picks() -> None:
 
 def test_picks_are_kept_for_the_trials_they_were_made_of() -> None:
     study, trials = study_of(), [*PICKS, Scored(9, {"a": 0, "b": 1}, 0.5, 5)]
-    assert recorded_picks(study, trials, 2) is None
-    record_picks(study, trials, 2, PICKS[::-1])
-    assert recorded_picks(study, trials, 2) == PICKS[::-1]
-    assert recorded_picks(study, trials, 3) is None
-    assert recorded_picks(study, [*trials, Scored(10, {"a": 0, "b": 4}, 0.5, 20)], 2) is None
+    plan, picks = Plan(retrain=2), Picks(tuple(PICKS[::-1]), {70: 0, 30: 1})
+    assert recorded_picks(study, trials, plan) is None
+    record_picks(study, trials, plan, picks)
+    assert recorded_picks(study, trials, plan) == picks
+    assert recorded_picks(study, trials, Plan(retrain=3)) is None
+    assert recorded_picks(study, trials, Plan(picks_at=(1.0, 0.5))) is None
+    assert recorded_picks(study, [*trials, Scored(10, {"a": 0, "b": 4}, 0.5, 20)], plan) is None
+    del (old := dict(study.user_attrs[CHOSEN]))["levels"]  # as it was written before levels were
+    study.set_user_attr(CHOSEN, old)
+    assert recorded_picks(study, trials, plan) == Picks(picks.found, {})
+    fixed = Plan(picks_at=(1.0, 0.5))
+    record_picks(study, trials, fixed, picks)
+    assert recorded_picks(study, trials, fixed) == picks
+    assert recorded_picks(study, trials, plan) is None
