@@ -7,6 +7,7 @@ library's own option classes, which a test compares, as importing them here woul
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import types
 import typing
@@ -35,6 +36,8 @@ _search, _supernet, _output = _panel("Search"), _panel("Supernet and policy (Ada
 _INTS: dict[str, Any] = {"parser": values.ints, "metavar": "N,N,…"}
 _NUMBERS: dict[str, Any] = {"parser": values.numbers, "metavar": "X,X,…"}
 _NAMES: dict[str, Any] = {"parser": values.names, "metavar": "NAME,…", "show_default": False}
+
+_REPEATABLE = ("set",)
 
 _NO_NAMES, _HIDDEN, _BUDGET = Names(), Ints((128, 64)), Amount("0.25")
 _FRACTIONS, _LEVELS = Numbers((0.8, 0.1, 0.1)), Numbers((1.0, 0.7, 0.5, 0.3))
@@ -103,7 +106,10 @@ class SearchOptions:
         str, _search(help="The method: adass, a baseline (see the README), or module:Class of your own.")
     ] = "adass"
     set: Annotated[
-        Names, _search(parser=values.names, metavar="NAME=VALUE,…", show_default=False, help="Options of the method.")
+        Names,
+        _search(
+            parser=values.names, metavar="NAME=VALUE,…", show_default=False, help="Options of the method; repeatable."
+        ),
     ] = _NO_NAMES
     budget: Annotated[
         Amount,
@@ -180,8 +186,14 @@ def _without_none(hint: Any) -> Any:
 def with_search_options(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a command ``(ctx, source, **values)`` the signature that typer reads: one option for each field.
 
-    Options of the command's own, by keyword, stay.
+    Options of the command's own, by keyword, stay. What is given several times of those in ``_REPEATABLE`` is joined.
     """
+
+    @functools.wraps(command)
+    def joined(ctx: Any, source: str, **values: Any) -> None:
+        groups = {name: values.pop(name) for name in _REPEATABLE}
+        command(ctx, source, **values, **{n: Names(part for group in g for part in group) for n, g in groups.items()})
+
     keyword = inspect.Parameter.KEYWORD_ONLY
     annotations = typing.get_type_hints(command, include_extras=True)
     own = [
@@ -194,11 +206,19 @@ def with_search_options(command: Callable[..., None]) -> Callable[..., None]:
         inspect.Parameter("ctx", keyword, annotation=typer.Context),
         inspect.Parameter("source", keyword, annotation=Annotated[str, SOURCE]),
         *(
-            inspect.Parameter(f.name, keyword, annotation=hints[f.name], default=f.default)
+            inspect.Parameter(f.name, keyword, annotation=_asked(f.name, hints[f.name]), default=f.default)
             for f in dataclasses.fields(SearchOptions)
         ),
         *own,
     ]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
-    return command
+    joined.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    joined.__annotations__ = {p.name: p.annotation for p in parameters}
+    return joined
+
+
+def _asked(name: str, hint: Any) -> Any:
+    """An option's type as the command line takes it: of those in ``_REPEATABLE`` any number."""
+    if name not in _REPEATABLE:
+        return hint
+    kind, option = typing.get_args(hint)
+    return Annotated[types.GenericAlias(list, (kind,)), option]

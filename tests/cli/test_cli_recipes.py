@@ -45,7 +45,8 @@ def test_the_defaults_are_the_librarys() -> None:
     assert request.candidates(options) == (0, 1, 2, 4, 8, 16)
     for of_library in (Plan(), ModelOptions()):
         for field in dataclasses.fields(of_library):
-            assert getattr(options, field.name) == getattr(of_library, field.name), field.name
+            if field.name != "picks_at":  # which searches that are compared have, and compare sets
+                assert getattr(options, field.name) == getattr(of_library, field.name), field.name
 
 
 def test_the_help_names_every_backbone() -> None:

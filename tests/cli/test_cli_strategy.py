@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from optuna_aes.cli.app import main
 from optuna_aes.cli.options import SearchOptions
 from optuna_aes.cli.strategy import strategy_of
 from optuna_aes.cli.values import Names, Numbers
@@ -53,3 +54,13 @@ def test_what_cannot_be_set(strategy: str, given: str, text: str) -> None:
     with pytest.raises(InputError) as error:
         made(strategy, given)
     assert text in str(error.value)
+
+
+def test_set_may_be_given_several_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[SearchOptions] = []
+    monkeypatch.setattr("optuna_aes.cli.run.run_search", seen.append)
+    for given in (["--set", "batches=3,price=0", "--set", "batch_size=64"], ["--set", "price=0"], []):
+        assert main(["search", "clicks.csv", "--strategy", "saliency", *given]) == 0
+    assert strategy_of(seen[0]) == Saliency(batches=3, price=0, batch_size=64)
+    assert strategy_of(seen[1]) == Saliency(price=0)
+    assert strategy_of(seen[2]) == Saliency()
