@@ -88,7 +88,7 @@ class Context:
 
     def checkpoints(self, study: optuna.Study, key: str, *, keep: int = 2) -> Checkpoints:
         """The checkpoints of one piece of work."""
-        return Checkpoints(self.store, study, key=key, keep=keep)
+        return Checkpoints(self.store, study, key=key, keep=keep, note=self.listener.note)
 
 
 def resume(trainer: Trainer, checkpoints: Checkpoints) -> int:

@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 from optuna_aes.storage._messages import safe_url
-from optuna_aes.storage.artifacts import DamagedArtifactError, RDBArtifactStore, check_artifacts, open_artifact_store
+from optuna_aes.storage.artifacts import DamagedArtifactError, RDBArtifactStore
 from optuna_aes.storage.bulk import BulkStorage, add_trials, read_user_attr
 from optuna_aes.storage.claims import RequeueTrial, mark_worker, reclaim_dead, release, worker_identity
 from optuna_aes.storage.engine import check_storage, open_storage
+from optuna_aes.storage.places import check_artifacts, open_artifact_store
 
 if TYPE_CHECKING:
     from optuna_aes.storage.checkpoints import Checkpoints

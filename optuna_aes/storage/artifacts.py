@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
-from urllib.parse import unquote, urlsplit
+from typing import Any, BinaryIO, Protocol
 
 import sqlalchemy as sa
-from optuna.artifacts import Boto3ArtifactStore, FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import RDBStorage
 
@@ -21,9 +18,6 @@ from optuna_aes.errors import StorageError
 from optuna_aes.storage._messages import explained, safe_url
 from optuna_aes.storage._rdb import retry_races
 from optuna_aes.storage.engine import open_storage
-
-if TYPE_CHECKING:
-    from optuna.artifacts._protocol import ArtifactStore
 
 CHUNK_BYTES = 2**20  # below MySQL's smallest default packet, and little to hold in memory
 
@@ -44,6 +38,25 @@ _CHUNKS = sa.Table(
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("data", sa.LargeBinary(CHUNK_BYTES), nullable=False),
 )
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An artifact as its store lists it: its name, size in bytes, and when it was written (with its time zone)."""
+
+    name: str
+    bytes: int
+    written: datetime
+
+
+class Listing(Protocol):
+    """What a store can do that is to be tidied up: those of :func:`open_artifact_store` can."""
+
+    def stored(self, prefix: str = "") -> Iterator[Stored]:
+        """Lists the artifacts whose names begin so."""
+
+    def remove(self, artifact_id: str) -> None:
+        """Deletes one."""
 
 
 class DamagedArtifactError(StorageError):
@@ -130,6 +143,22 @@ class RDBArtifactStore:
             if not found:
                 raise ArtifactNotFound(f"no artifact {artifact_id} in {safe_url(self._storage.url)}")
 
+    def stored(self, prefix: str = "") -> Iterator[Stored]:
+        """Lists the artifacts whose names begin so.
+
+        Raises:
+            StorageError: If the database cannot be read.
+        """
+        blob = _BLOBS.c
+        query = sa.select(blob.artifact_id, blob.size, blob.created).order_by(blob.created, blob.artifact_id)
+        with self._errors("list artifacts"):
+            if not self._tables_exist():
+                return
+            with self._storage.engine.connect() as connection:
+                found = connection.execute(query.where(blob.artifact_id.startswith(prefix, autoescape=True))).all()
+        for name, size, created in found:
+            yield Stored(name, int(size), created.replace(tzinfo=timezone.utc))
+
     def _read_chunk(self, artifact_id: str, number: int) -> bytes:
         where = (_CHUNKS.c.artifact_id == artifact_id) & (_CHUNKS.c.number == number)
         with self._errors(f"read artifact {artifact_id}"), self._storage.engine.connect() as connection:
@@ -183,73 +212,6 @@ class _BlobReader(io.RawIOBase):
                 f"artifact {self._blob.artifact_id} is damaged: its content does not match its checksum"
             )
         return data
-
-
-def open_artifact_store(spec: str | None, storage: RDBStorage) -> ArtifactStore:
-    """Open the place where checkpoints and other artifacts are kept.
-
-    Args:
-        spec: None for the studies' own database, a folder (a path or ``file:///…``, created if need be), or
-            ``s3://BUCKET``.
-        storage: The studies' storage.
-
-    Raises:
-        StorageError: If the place cannot be used.
-    """
-    if spec is None:
-        return RDBArtifactStore(storage)
-    scheme, found, rest = spec.partition("://")
-    if not found:
-        return _folder_store(Path(spec))
-    if scheme == "file":
-        return _folder_store(Path(unquote(urlsplit(spec).path)))
-    if scheme == "s3":
-        return _s3_store(rest.rstrip("/"))
-    raise _unknown_kind(scheme)
-
-
-def check_artifacts(spec: str | None) -> None:
-    """Finds out whether :func:`open_artifact_store` would succeed, and creates nothing.
-
-    Raises:
-        StorageError: If the place cannot be used.
-    """
-    if spec is None:
-        return
-    scheme, found, rest = spec.partition("://")
-    if found and scheme == "s3":
-        _s3_store(rest.rstrip("/"))
-        return
-    if found and scheme != "file":
-        raise _unknown_kind(scheme)
-    folder = (Path(unquote(urlsplit(spec).path)) if found else Path(spec)).absolute()
-    there = next(p for p in (folder, *folder.parents) if p.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        why = "cannot be written" if there.is_dir() else "is not a folder"
-        raise StorageError(f"the artifact folder {folder} cannot be used: {there} {why}")
-
-
-def _unknown_kind(scheme: str) -> StorageError:
-    return StorageError(f"the artifact store '{scheme}://...' is of an unknown kind: give a folder or s3://BUCKET")
-
-
-def _folder_store(folder: Path) -> ArtifactStore:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"the artifact folder {folder} cannot be created: {error.strerror}") from None
-    # Absolute, so that it stays the same folder when the process changes its own.
-    return FileSystemArtifactStore(folder.absolute())
-
-
-def _s3_store(bucket: str) -> ArtifactStore:
-    if not bucket or "/" in bucket:
-        raise StorageError(f"the artifact store s3://{bucket} must be a bucket alone, without a path: s3://BUCKET")
-    try:
-        # Without a copy of each blob in memory; our callers open the file they pass for this purpose only.
-        return Boto3ArtifactStore(bucket, avoid_buf_copy=True)
-    except ImportError:
-        raise StorageError(f"the artifact store s3://{bucket} needs boto3: pip install boto3") from None
 
 
 def _chunks(body: BinaryIO) -> Iterator[bytes]:

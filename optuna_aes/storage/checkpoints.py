@@ -7,7 +7,7 @@ import json
 import logging
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore
 
 INDEX_PREFIX = "aes:checkpoint:"
+OWNER = (
+    "aes:artifacts"  # system attribute of a study: what the names of its artifacts begin with, after ARTIFACT_PREFIX
+)
+ARTIFACT_PREFIX = "aes-"
 
 _META = "aes"
 _COPY_BYTES = 2**20
@@ -45,24 +49,36 @@ class Checkpoints:
     attribute of the study, written only after the file is whole; files that it no longer names are removed after that.
 
     One worker writes at a time. If a second one does, believed dead but only slow, every checkpoint stays whole, and
-    the list names those written last.
+    the list names the one written last and the furthest ones.
 
     Args:
         store: Where the files go.
         study: The study that names them.
         key: What the checkpoints are of; one key, one list.
         keep: How many are kept.
+        note: Hears, in one line, of a checkpoint that cannot be used; the log by default.
     """
 
-    def __init__(self, store: ArtifactStore, study: optuna.Study, *, key: str, keep: int = 2) -> None:
+    def __init__(
+        self,
+        store: ArtifactStore,
+        study: optuna.Study,
+        *,
+        key: str,
+        keep: int = 2,
+        note: Callable[[str], None] | None = None,
+    ) -> None:
         if keep < 1:
             raise InputError(f"keep must be at least 1, and is {keep}")
         if not key or len(key) > 400:  # Optuna's attribute names end at 512 characters
             raise InputError(f"key must have 1 to 400 characters, and has {len(key)}")
         self._store = store
         self._study = study
+        self._key = key
         self._name = INDEX_PREFIX + key
         self._keep = keep
+        self._note = note or _logger.warning
+        self._unusable: set[str] = set()
 
     def save(self, tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any], *, step: int) -> None:
         """Write a checkpoint, and forget the oldest ones.
@@ -76,7 +92,7 @@ class Checkpoints:
             StorageError: If it cannot be written; the earlier checkpoints stay.
         """
         header = {_META: json.dumps(dict(meta))}
-        artifact_id = f"aes-{uuid.uuid4().hex}"
+        artifact_id = f"{ARTIFACT_PREFIX}{self._owner()}-{uuid.uuid4().hex}"
         with tempfile.TemporaryDirectory(prefix="optuna-aes-") as folder:
             path = Path(folder) / "checkpoint.safetensors"
             try:
@@ -90,9 +106,8 @@ class Checkpoints:
                     raise StorageError(f"checkpoint {step} cannot be written: {error}") from error
                 raise
         old = self._index()
-        entries = [entry for entry in old if entry["step"] != step]
+        entries = self._furthest(entry for entry in old if entry["step"] != step)
         entries.append({"artifact_id": artifact_id, "step": step, "sha256": digest, "bytes": size})
-        entries = entries[-self._keep :]
         self._write_index(entries)
         named = {entry["artifact_id"] for entry in entries}
         for entry in old:
@@ -109,19 +124,46 @@ class Checkpoints:
             The tensors on the CPU, the meta data and the step, or None if no checkpoint is left to read.
 
         Raises:
-            StorageError: If the store cannot be reached. One that is missing or damaged is skipped with a warning.
+            StorageError: If the store cannot be reached. One that is missing or damaged is skipped with a note.
         """
-        # Not simply the one written last: a slow worker that was declared dead may have added an earlier step.
-        for entry in sorted(self._index(), key=lambda entry: -entry["step"]):
-            if max_step is not None and entry["step"] > max_step:
-                continue
-            try:
-                return *self._read(entry), entry["step"]
-            except (ArtifactNotFound, DamagedArtifactError, SafetensorError) as error:
-                _logger.warning(
-                    "Checkpoint of step %d is not usable (%s); trying an earlier one.", entry["step"], error
-                )
+        while True:
+            entries, skipped = self._index(), list[str]()
+            # Not simply the one written last: a slow worker that was declared dead may have added an earlier step.
+            for entry in sorted(entries, key=lambda entry: -entry["step"]):
+                if max_step is None or entry["step"] <= max_step:
+                    found = self._read_if_whole(entry, skipped)
+                    if found is not None:
+                        self._tell(skipped, f"going on from checkpoint {entry['step']}")
+                        return *found, entry["step"]
+            # Such a worker may also have replaced all of them since the list was read.
+            if self._index() == entries:
+                self._tell(skipped, "no earlier one is left")
+                return None
+
+    def _read_if_whole(
+        self, entry: _Entry, skipped: list[str]
+    ) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+        if entry["artifact_id"] in self._unusable:
+            return None
+        try:
+            return self._read(entry)
+        except (ArtifactNotFound, DamagedArtifactError, SafetensorError) as error:
+            # Remembered, and not struck from the list: a folder that was not mounted in time may come back.
+            self._unusable.add(entry["artifact_id"])
+            skipped.append(f"{entry['step']} is {'missing' if isinstance(error, ArtifactNotFound) else 'damaged'}")
+        except OSError as error:
+            raise StorageError(f"checkpoint {entry['step']} of {self._key} cannot be read: {error}") from error
         return None
+
+    def _tell(self, skipped: Sequence[str], what_now: str) -> None:
+        if skipped:
+            self._note(f"of the checkpoints of {self._key}, {' and '.join(skipped)}: {what_now}")
+
+    def _furthest(self, entries: Iterable[_Entry]) -> list[_Entry]:
+        """Those to keep beside a new one: of the highest steps, in order, and none that was found unusable."""
+        usable = [entry for entry in entries if entry["artifact_id"] not in self._unusable]
+        usable.sort(key=lambda entry: entry["step"])
+        return usable[-(self._keep - 1) :] if self._keep > 1 else []
 
     def remove(self) -> None:
         """Remove all checkpoints of this key."""
@@ -147,15 +189,25 @@ class Checkpoints:
                 meta = json.loads(content.metadata()[_META])
         return tensors, meta
 
+    def _attrs(self) -> dict[str, Any]:
+        return self._study._storage.get_study_system_attrs(self._study._study_id)
+
     def _index(self) -> list[_Entry]:
-        attrs = self._study._storage.get_study_system_attrs(self._study._study_id)
-        entries: list[_Entry] = attrs.get(self._name, [])
+        entries: list[_Entry] = self._attrs().get(self._name, [])
         return entries
 
     def _write_index(self, entries: list[_Entry]) -> None:
         # A system attribute: a user attribute would be shown in every table of the dashboard.
         value: Any = entries
         self._study._storage.set_study_system_attr(self._study._study_id, self._name, value)
+
+    def _owner(self) -> str:
+        """What tells the study's artifacts from those of other databases in the same folder or bucket."""
+        owner: str | None = self._attrs().get(OWNER)
+        if owner is None:
+            self._study._storage.set_study_system_attr(self._study._study_id, OWNER, uuid.uuid4().hex[:16])
+            owner = str(self._attrs()[OWNER])  # two workers may write one at the same time; one of them stays
+        return owner
 
     def _discard(self, artifact_id: str) -> None:
         # Space that is not given back harms nobody; a fit that stops for it does.

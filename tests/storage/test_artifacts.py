@@ -3,17 +3,17 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import sys
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import optuna
 import pytest
 import sqlalchemy as sa
-from optuna.artifacts import FileSystemArtifactStore, download_artifact, upload_artifact
+from optuna.artifacts import download_artifact, upload_artifact
 from optuna.artifacts.exceptions import ArtifactNotFound
 
 from optuna_aes.errors import StorageError
-from optuna_aes.storage import DamagedArtifactError, RDBArtifactStore, open_artifact_store, open_storage
+from optuna_aes.storage import DamagedArtifactError, RDBArtifactStore
 from optuna_aes.storage.artifacts import CHUNK_BYTES
 
 
@@ -135,30 +135,16 @@ def test_optuna_uploads_and_downloads(store: RDBArtifactStore, tmp_path: Path) -
     assert (tmp_path / "a.bin").read_bytes() == (tmp_path / "b.bin").read_bytes()
 
 
+def test_lists_what_it_holds(store: RDBArtifactStore) -> None:
+    assert list(store.stored()) == []  # and no table yet
+    before = datetime.now(timezone.utc)
+    for name, size in (("aes-1", 3), ("aes_1", 4), ("b", CHUNK_BYTES + 1)):
+        store.write(name, io.BytesIO(b"x" * size))
+    assert [(a.name, a.bytes) for a in store.stored()] == [("aes-1", 3), ("aes_1", 4), ("b", CHUNK_BYTES + 1)]
+    assert [a.name for a in store.stored("aes_")] == ["aes_1"]
+    assert all(abs(a.written - before) < timedelta(seconds=30) for a in store.stored())
+
+
 def test_pickles(store: RDBArtifactStore) -> None:
     store.write("a", io.BytesIO(b"x"))
     assert pickle.loads(pickle.dumps(store)).open_reader("a").read() == b"x"
-
-
-def test_open_artifact_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    storage = open_storage(f"sqlite:///{tmp_path}/aes.db")
-    assert isinstance(open_artifact_store(None, storage), RDBArtifactStore)
-    monkeypatch.chdir(tmp_path)
-    for spec in ("plain/folder", f"{tmp_path}/plain/folder", f"file://{tmp_path}/plain/folder"):
-        store = open_artifact_store(spec, storage)
-        assert isinstance(store, FileSystemArtifactStore)
-        store.write("a", io.BytesIO(b"x"))
-    assert (tmp_path / "plain/folder/a").read_bytes() == b"x"
-
-
-def test_open_artifact_store_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    storage = open_storage(f"sqlite:///{tmp_path}/aes.db")
-    with pytest.raises(StorageError, match="cannot be created"):
-        open_artifact_store(f"{tmp_path}/aes.db/folder", storage)
-    with pytest.raises(StorageError, match="unknown kind: give a folder or s3://BUCKET"):
-        open_artifact_store("ftp://u:p@host/x", storage)
-    with pytest.raises(StorageError, match="a bucket alone"):
-        open_artifact_store("s3://bucket/folder", storage)
-    if "boto3" not in sys.modules:
-        with pytest.raises(StorageError, match="pip install boto3"):
-            open_artifact_store("s3://bucket", storage)

@@ -25,6 +25,22 @@ def store(study: optuna.Study) -> Any:
     return open_artifact_store(None, cast(Any, study._storage)._backend)
 
 
+@pytest.fixture(params=["database", "folder", "s3"])
+def any_store(request: pytest.FixtureRequest, study: optuna.Study, tmp_path: Path) -> Any:
+    """A store of every kind; both databases come with the study."""
+    if request.param == "database":
+        return request.getfixturevalue("store")
+    if request.param == "s3":
+        return open_artifact_store(f"s3://{request.getfixturevalue('bucket')}", cast(Any, study._storage)._backend)
+    return open_artifact_store(f"{tmp_path}/blobs", cast(Any, study._storage)._backend)
+
+
+def step_of(checkpoints: Checkpoints) -> int:
+    found = checkpoints.load()
+    assert found is not None
+    return found[2]
+
+
 def index(study: optuna.Study, key: str = "fit") -> list[dict[str, Any]]:
     return study._storage.get_study_system_attrs(study._study_id)[f"aes:checkpoint:{key}"]
 
@@ -135,24 +151,84 @@ def test_max_step(store: Any, study: optuna.Study) -> None:
     assert checkpoints.load(max_step=0) is None
 
 
-@pytest.mark.parametrize("damage", [lose, spoil, cut])
-def test_falls_back(
-    store: Any, study: optuna.Study, damage: Callable[[Any, str], None], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("damage", "what"), [(lose, "missing"), (spoil, "damaged"), (cut, "damaged")])
+def test_falls_back_with_a_note(
+    any_store: Any, study: optuna.Study, damage: Callable[[Any, str], None], what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    checkpoints = Checkpoints(store, study, key="fit")
+    notes: list[str] = []
+    checkpoints = Checkpoints(any_store, study, key="fit", note=notes.append)
     fill(checkpoints, 1, 2)
-    damage(store, index(study)[1]["artifact_id"])
+    damage(any_store, index(study)[1]["artifact_id"])
+    for _ in range(2):  # said once
+        assert step_of(checkpoints) == 1
+        assert notes == [f"of the checkpoints of fit, 2 is {what}: going on from checkpoint 1"]
+    damage(any_store, index(study)[0]["artifact_id"])
     with caplog.at_level(logging.WARNING):
-        loaded = checkpoints.load()
-    assert loaded is not None
-    assert loaded[2] == 1
-    assert "step 2 is not usable" in caplog.text
-    damage(store, index(study)[0]["artifact_id"])
+        assert Checkpoints(any_store, study, key="fit").load() is None
+    assert f"of the checkpoints of fit, 2 is {what} and 1 is {what}: no earlier one is left" in caplog.text
+
+
+def test_unusable_ones_take_no_place(store: Any, study: optuna.Study) -> None:
+    checkpoints = Checkpoints(store, study, key="fit")
+    fill(checkpoints, 7, 8)
+    for entry in index(study):
+        spoil(store, entry["artifact_id"])
     assert checkpoints.load() is None
-    fill(checkpoints, 1)  # the work starts again, and its new checkpoint is not shadowed by the damaged one
-    loaded = checkpoints.load()
-    assert loaded is not None
-    assert loaded[2] == 1
+    fill(checkpoints, 1, 2)  # the work starts again
+    assert [entry["step"] for entry in index(study)] == [1, 2]
+    spoil(store, index(study)[1]["artifact_id"])
+    assert step_of(Checkpoints(store, study, key="fit")) == 1
+
+
+def test_a_slow_worker_that_was_declared_dead_takes_nothing_back(store: Any, study: optuna.Study) -> None:
+    slow, quick = (Checkpoints(store, study, key="fit") for _ in range(2))
+    fill(slow, 1)
+    fill(quick, 2, 9, 10)
+    fill(slow, 2, 3)
+    assert sorted(entry["step"] for entry in index(study)) == [3, 10]
+    assert step_of(slow) == 10
+    fill(quick, 11)
+    assert [entry["step"] for entry in index(study)] == [10, 11]
+
+
+def test_those_replaced_while_they_were_read_are_no_loss(
+    store: Any, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints, other = (Checkpoints(store, study, key="fit") for _ in range(2))
+    fill(checkpoints, 1, 2)
+    listed = checkpoints._index
+
+    def then_replaced() -> Any:
+        entries = listed()
+        monkeypatch.setattr(checkpoints, "_index", listed)
+        fill(other, 3, 4)
+        return entries
+
+    monkeypatch.setattr(checkpoints, "_index", then_replaced)
+    assert step_of(checkpoints) == 4
+
+
+def test_a_checkpoint_is_named_when_it_is_whole(
+    store: Any, study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every moment of saving, what the study names can be read."""
+    checkpoints, seen = Checkpoints(store, study, key="fit"), []
+    fill(checkpoints, 1, 2)
+
+    def look(call: Callable[..., None]) -> Callable[..., None]:
+        def looked(*args: Any) -> None:
+            for moment in (0, 1):
+                if moment:
+                    call(*args)
+                assert all(store.open_reader(entry["artifact_id"]).read() for entry in index(study))
+                seen.append(step_of(Checkpoints(store, study, key="fit")))
+
+        return looked
+
+    for owner, name in ((store, "write"), (store, "remove"), (checkpoints, "_write_index")):
+        monkeypatch.setattr(owner, name, look(getattr(owner, name)))
+    fill(checkpoints, 3)
+    assert seen == [2, 2, 2, 3, 3, 3]
 
 
 def test_in_a_folder(tmp_path: Path) -> None:
