@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,8 @@ from optuna_aes.search.task import Task, resolve_device
 from optuna_aes.space import EmbeddingSpace
 from optuna_aes.storage import Checkpoints
 from optuna_aes.strategies.base import OneShot, Strategy
+
+_logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     import optuna
@@ -88,7 +91,12 @@ class Context:
 
     def checkpoints(self, study: optuna.Study, key: str, *, keep: int = 2) -> Checkpoints:
         """The checkpoints of one piece of work."""
-        return Checkpoints(self.store, study, key=key, keep=keep, note=self.listener.note)
+        # Where one is kept there is none to go back to, and who reads it says what it does without.
+        return Checkpoints(self.store, study, key=key, keep=keep, note=self.listener.note if keep > 1 else _unsaid)
+
+
+def _unsaid(text: str) -> None:
+    _logger.info("%s", text)
 
 
 def resume(trainer: Trainer, checkpoints: Checkpoints) -> int:
