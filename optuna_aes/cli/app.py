@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from optuna_aes.cli import exits
-from optuna_aes.cli.options import STORAGE, with_search_options
+from optuna_aes.cli.options import STORAGE, SearchOptions, with_search_options
 from optuna_aes.cli.stopping import stoppable
 from optuna_aes.cli.values import Names, Numbers, names, numbers
 
@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 
 SHARES = Numbers((0.1, 0.25, 0.5))
+STABLE = Names(("adass", "dnis", "sham", "random"))
 DEFAULT_STRATEGIES = Names(("adass", "random", "tpe", "nsga2", "gp", "mde", "magnitude", "saliency"))
 
 Name = Annotated[str | None, typer.Option(help="Name of the search; may be left out where the storage holds one only.")]
@@ -143,23 +144,58 @@ def compare(
 ) -> None:
     """See the command's help."""
     from optuna_aes.cli.compare import run_compare
+    from optuna_aes.cli.fleet import Fleet
+
+    options = _options_of_several(ctx, source, values)
+    run_compare(Fleet(options, strategies, seeds, shares, trainings), html=html, markdown=markdown)
+
+
+@app.command(
+    help="Search with several seeds, on one supernet and each on its own, and tell how far the sizes found agree.",
+    epilog=(
+        "Nothing is trained from scratch. The searches are those of compare, NAME.STRATEGY.SEED, and on the supernet of the "
+        "first NAME.STRATEGY.SEED.shared; what compare has done already is taken as it is."
+    ),
+)
+@with_search_options
+def stability(
+    ctx: Any,
+    source: str,
+    *,
+    strategies: Annotated[
+        Names, typer.Option(parser=names, metavar="NAME,…", show_default="adass,dnis,sham,random", help="Which.")
+    ] = STABLE,
+    seeds: Annotated[int, typer.Option(help="Searches of each, with seeds from --seed on.")] = 3,
+    shares: Annotated[
+        Numbers,
+        typer.Option(
+            parser=numbers, metavar="X,X,…", show_default="0.1,0.25,0.5", help="Budgets to pick at, of full size."
+        ),
+    ] = SHARES,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the figures.")] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table.")] = None,
+    **values: Any,
+) -> None:
+    """See the command's help."""
+    from optuna_aes.cli.fleet import Fleet
+    from optuna_aes.cli.stability import run_stability
+
+    options = _options_of_several(ctx, source, values)
+    run_stability(Fleet(options, strategies, seeds, shares), html=html, markdown=markdown)
+
+
+def _options_of_several(ctx: Any, source: str, values: dict[str, Any]) -> SearchOptions:
+    """The options that several searches share."""
     from optuna_aes.cli.recipe import merged
     from optuna_aes.errors import InputError
 
     explicit = {name for name in values if _is_explicit(ctx, name)}
     for name in ("budget", "levels", "retrain", "strategy"):
         if name in explicit:
-            raise InputError(f"--{name} is not for compare: give budgets with --shares, methods with --strategies")
-    options = merged(source, values, explicit)
-    run_compare(
-        options,
-        strategies=strategies,
-        seeds=seeds,
-        shares=shares,
-        trainings=trainings,
-        html=html,
-        markdown=markdown,
-    )
+            raise InputError(
+                f"--{name} is not for several searches: give budgets with --shares, methods with --strategies"
+            )
+    return merged(source, values, explicit)
 
 
 @app.command(

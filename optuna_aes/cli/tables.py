@@ -123,3 +123,9 @@ def _bayes_share(auc: float, bayes: float) -> float:
 
 def _count(number: int, style: str) -> Text:
     return Text(str(number), style=style if number else "dim")
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; the first row is the headings."""
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"

@@ -14,6 +14,7 @@ from scipy.stats import kendalltau
 from optuna_aes.search.read import Record, history, picks_of, result
 from optuna_aes.search.records import NO_PICKS, Picks
 from optuna_aes.search.results import Point, Result
+from optuna_aes.search.stability import Agreement
 from optuna_aes.space import Sizes
 
 
@@ -129,8 +130,8 @@ def _row(name: str, runs: Sequence[Run], shares: Sequence[float], whole: dict[in
     points = {s: [pick(run.result, s * full) for run in runs] for s in shares}
     seconds = [run.seconds["fit"] + run.seconds["search"] for run in runs]
     ones = [whole.get(run.seed) for run in runs]
-    same, spread = zip(
-        *(stability([sizes for run in runs if (sizes := run.picked(s)) is not None]) for s in shares), strict=True
+    alike = Agreement.mean(
+        [Agreement.of([sizes for run in runs if (sizes := run.picked(s)) is not None]) for s in shares]
     )
     return Row(
         strategy=name,
@@ -138,8 +139,8 @@ def _row(name: str, runs: Sequence[Run], shares: Sequence[float], whole: dict[in
         hypervolume=Estimate.of(hypervolume(run.result, min(shares)) for run in runs),
         cost=Estimate.of(seconds),
         trainings=Estimate.of(s / one if one else None for s, one in zip(seconds, ones, strict=True)),
-        agreement=_mean(same),
-        log2_std=_mean(spread),
+        agreement=None if alike is None else alike.same,
+        log2_std=None if alike is None else alike.log2_std,
         tau=Estimate.of(_tau(run.result) for run in runs),
     )
 
@@ -190,23 +191,9 @@ def _full_seconds(result: Result) -> float | None:
     return next((p.seconds for p in result.points if p.params == result.full["params"] and p.seconds > 0), None)
 
 
-def stability(sizes: Sequence[Sizes]) -> tuple[float | None, float | None]:
-    """Agreement and spread of the sizes that one strategy gave under several seeds; see :class:`Row`."""
-    if len(sizes) < 2:
-        return None, None
-    table = np.array([list(s.values()) for s in sizes], dtype=np.float64)
-    pairs = [float((a == b).mean()) for a, b in itertools.combinations(table, 2)]
-    return float(np.mean(pairs)), float(np.log2(np.maximum(table, 0.5)).std(0, ddof=1).mean())
-
-
 def _tau(result: Result) -> float | None:
     known = [(p.auc_inherited, p.auc_valid) for p in result.points if p.auc_inherited is not None]
     if len(known) < 3:
         return None
     inherited, retrained = np.array(known).T
     return float(kendalltau(inherited, retrained)[0])
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return float(np.mean(known)) if known else None

@@ -17,12 +17,14 @@ from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.training import TrainOptions
 from optuna_aes.search import settings as settings_of
 from optuna_aes.search import studies as studies_of
+from optuna_aes.search.choose import chosen
 from optuna_aes.search.context import Context
 from optuna_aes.search.export import export_model, open_dataset
 from optuna_aes.search.fit import check_shared, fit, share_supernet
 from optuna_aes.search.precheck import check_batches, planned, settings_for
 from optuna_aes.search.progress import Listener, Silent
 from optuna_aes.search.read import Record, history, open_record, result, status
+from optuna_aes.search.records import Picks
 from optuna_aes.search.results import History, Result
 from optuna_aes.search.retrain import retrain
 from optuna_aes.search.score import score
@@ -247,6 +249,10 @@ class Search:
             if stage in stages:
                 work(self.context)
         return self.pareto()
+
+    def picks(self) -> Picks:
+        """What the search picks to be trained from scratch: decided once it is over, and kept."""
+        return chosen(self.context)
 
     def status(self) -> dict[str, Any]:
         """How far each stage is; see :func:`optuna_aes.search.read.status`."""

@@ -114,8 +114,21 @@ def compare_report(found: Comparison, path: str | os.PathLike[str], *, name: str
         path: The file.
         name: Of the comparison.
     """
+    figures = [plot_compare(found), plot_cost(found), plot_stability(found)]
+    return figures_report(figures, path, over="optuna_aes · comparison", name=name)
+
+
+def figures_report(figures: Sequence[go.Figure], path: str | os.PathLike[str], *, over: str, name: str) -> Path:
+    """Writes figures below each other to one HTML file that works offline.
+
+    Args:
+        figures: With a title and a subtitle in their ``meta``, see :mod:`optuna_aes.visualization._style`.
+        path: The file.
+        over: A line above the heading.
+        name: The heading.
+    """
     sections = []
-    for at, fig in enumerate((plot_compare(found), plot_cost(found), plot_stability(found))):
+    for at, fig in enumerate(figures):
         meta = fig.layout.meta
         fig.update_layout(title=None, margin={"t": 24})
         data = json.dumps(json.loads(fig.to_json())).replace("</", "<\\/")
@@ -124,7 +137,7 @@ def compare_report(found: Comparison, path: str | os.PathLike[str], *, name: str
             f'<div class="figure" data-figure="f{at}"></div>'
             f'<script type="application/json" id="f{at}">{data}</script></section>'
         )
-    body = f"<header><p class=over>optuna_aes · comparison</p><h1>{safe(name)}</h1></header>" + "".join(sections)
+    body = f"<header><p class=over>{safe(over)}</p><h1>{safe(name)}</h1></header>" + "".join(sections)
     page = PAGE.substitute(title=safe(name), css=CSS, body=body, plotly=get_plotlyjs(), script=SCRIPT)
     out = Path(path)
     out.write_text(page, encoding="utf-8")

@@ -47,8 +47,8 @@ def test_strategies_are_compared_and_a_second_run_redoes_nothing(folder: Path, a
         (["--strategies", "adass,nope"], "strategy='nope' is not known"),
         (["--strategies", ","], "give one strategy or more"),
         (["--shares", "0.025", "--sizes", "2,4"], "below the smallest"),
-        (["--budget", "0.5"], "--budget is not for compare"),
-        (["--levels", "1,0.5"], "--levels is not for compare"),
+        (["--budget", "0.5"], "--budget is not for several searches"),
+        (["--levels", "1,0.5"], "--levels is not for several searches"),
     ],
 )
 def test_what_cannot_be_compared(folder: Path, aes: Run, given: list[str], text: str) -> None:
