@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.metrics import log_loss, roc_auc_score
+from scipy.stats import rankdata
+from sklearn.metrics import log_loss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -365,14 +366,22 @@ def predict(model: nn.Module, split: Split, batch_size: int = 16384) -> npt.NDAr
 
 
 def auc(probabilities: npt.NDArray[np.floating[Any]], labels: npt.NDArray[Any]) -> float:
-    """Area under the ROC curve.
+    """Area under the ROC curve; NaN where all labels are the same.
+
+    By ranks (Mann and Whitney), in an eighth (thousands of rows) to a half (tens of thousands) of the time of scikit-learn's,
+    which checks its arguments for longer than it takes to score a subnet.
 
     Raises:
         InputError: If a probability is not a number.
     """
     if not np.isfinite(probabilities).all():
         raise InputError(f"the model's outputs are not finite: {_LOWER}")
-    return float(roc_auc_score(labels, probabilities))
+    high = labels > 0
+    positives = int(high.sum())
+    pairs = positives * (len(labels) - positives)
+    if not pairs:
+        return float("nan")
+    return float((rankdata(probabilities)[high].sum() - positives * (positives + 1) / 2) / pairs)
 
 
 def logloss(probabilities: npt.NDArray[np.floating[Any]], labels: npt.NDArray[Any]) -> float:

@@ -423,3 +423,12 @@ def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     (name,) = options
     with pytest.raises(InputError, match=f"{name}="):
         TrainOptions(**options)
+
+
+@pytest.mark.parametrize("digits", [1, 9])
+def test_auc_is_scikit_learns_with_and_without_ties(digits: int) -> None:
+    rng = np.random.default_rng(0)
+    labels = (rng.random(500) < 0.3).astype(np.uint8)
+    probabilities = np.round(rng.random(500), digits).astype(np.float32)
+    assert auc(probabilities, labels) == pytest.approx(roc_auc_score(labels, probabilities), abs=1e-12)
+    assert np.isnan(auc(probabilities[:3], np.ones(3)))
