@@ -35,7 +35,7 @@ def report(error: BaseException) -> int:
     if hasattr(error, "format_message"):
         _say(f"error: {_usage(error)}")
         return USER
-    from optuna_aes.search.studies import interrupted
+    from optuna_aes.search.work import interrupted
 
     if interrupted(error):
         return report(KeyboardInterrupt())
@@ -63,14 +63,12 @@ def _known(error: BaseException) -> str | None:
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import DBAPIError
 
+    from optuna_aes.search.work import out_of_memory
+
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
     if isinstance(cause, DBAPIError) and not isinstance(cause.orig, (TypeError, ValueError)):
         return f"the storage failed: {_one_line(str(cause.orig))}; what finished is kept: run the same command again"
-    if (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "DefaultCPUAllocator" in str(error)
-    ):
+    if out_of_memory(error):
         return "out of memory: give a smaller --batch-size or --dim, a larger --min-count, or --device cpu"
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return f"{error.filename}: {error.strerror}"

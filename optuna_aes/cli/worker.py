@@ -43,6 +43,7 @@ def run_worker(
             device=device,
             threads=threads,
             poll=poll,
+            tries_again=False,
             listener=progress,
         )
         if not quiet:

@@ -203,6 +203,8 @@ class Trainer:
         self.best_auc = -np.inf
         self.best: dict[str, Tensor] = {}
         self.history: list[Epoch] = []
+        # Pieces that the rows of a step go through the model in, where memory does not suffice for all at once.
+        self.parts = 1
 
     @property
     def steps_per_epoch(self) -> int:

@@ -12,8 +12,9 @@ from optuna_aes.models.delong import AUCParts, difference_error
 from optuna_aes.models.supernet import SubnetScorer
 from optuna_aes.search.context import Context
 from optuna_aes.search.fit import load_supernet
-from optuna_aes.search.records import Picks, Scored, record_picks, recorded_picks, scored
+from optuna_aes.search.records import Picks, Scored, decision_of, recorded_picks, scored
 from optuna_aes.space import Sizes
+from optuna_aes.storage import WorkQueue
 
 Rule = Callable[[Sequence[Scored]], Scored]
 
@@ -22,13 +23,13 @@ def chosen(context: Context) -> Picks:
     """The scored sizes that the retrain stage trains; decided once for the same search and plan, and recorded."""
     study, plan = context.studies.retrain, context.plan
     trials = scored(context.studies.search, context.budget)
-    picks = recorded_picks(study, trials, plan)
-    if picks is None:
+    while (picks := recorded_picks(study, trials, plan)) is None:
         shares = plan.picks_at or context.strategy.budget_levels
         levels = [context.budget.level(share).params for share in shares]
         rule = _Trim(context) if context.strategy.trims else _first
-        picks = choose(trials, levels, plan.picks, rule, fill=plan.picks_at is None)
-        record_picks(study, trials, plan, picks)
+        found = choose(trials, levels, plan.picks, rule, fill=plan.picks_at is None)
+        # Of several workers, on machines that compute a little differently, the first one decides for all.
+        WorkQueue(study).add([], decision=decision_of(study, trials, plan, found))
     return picks
 
 

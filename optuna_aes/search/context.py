@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 
 import torch
 from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
 
 from optuna_aes.budget import MemoryBudget
 from optuna_aes.data.blocks import Partition
+from optuna_aes.errors import StorageError
 from optuna_aes.models.training import Epoch, OnEpoch, Trainer, TrainState
 from optuna_aes.search.progress import Listener
 from optuna_aes.search.settings import Plan
 from optuna_aes.search.studies import Studies
 from optuna_aes.search.task import Task, resolve_device
+from optuna_aes.search.work import Crew, Held
 from optuna_aes.space import EmbeddingSpace
 from optuna_aes.storage import Checkpoints
 from optuna_aes.strategies.base import OneShot, Strategy
@@ -48,6 +51,7 @@ class Context:
         poll: Seconds between looks while other workers are busy.
         artifacts: Where the user wanted them; None for the database itself.
         trained_by: Other searches in the storage whose trainings are taken over where they are the same.
+        tries_again: Whether what failed for good in an earlier run is laid out again.
     """
 
     task: Task
@@ -62,6 +66,27 @@ class Context:
     poll: float = 2.0
     artifacts: str | None = None
     trained_by: tuple[Record, ...] = ()
+    tries_again: bool = True
+
+    @cached_property
+    def crew(self) -> Crew:
+        """How this worker waits for others."""
+        return Crew(self.listener, self.poll)
+
+    @cached_property
+    def failed_before(self) -> frozenset[tuple[str, int]]:
+        """Study and number of the trials that had failed when this was asked first, at the run's start."""
+        studies = (self.studies.fit, self.studies.search, self.studies.retrain)
+        return frozenset(
+            (study.study_name, trial.number)
+            for study in studies
+            for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+        )
+
+    def given_up(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether a trial has failed for good, and is not to be tried again by this run."""
+        known = self.tries_again and (study.study_name, trial.number) in self.failed_before
+        return trial.state == TrialState.FAIL and not known
 
     @cached_property
     def partition(self) -> Partition | None:
@@ -109,11 +134,18 @@ def resume(trainer: Trainer, checkpoints: Checkpoints) -> int:
     return epoch
 
 
-def saving(checkpoints: Checkpoints) -> OnEpoch:
-    """A callback that writes a checkpoint at every epoch's end."""
+def saving(checkpoints: Checkpoints, held: Held, listener: Listener) -> OnEpoch:
+    """A callback that writes a checkpoint at every epoch's end, while the trial is this worker's.
+
+    One that cannot be written, as on a full disk, is done without: the next one may succeed.
+    """
 
     def save(epoch: Epoch, state: Callable[[], TrainState]) -> None:
+        held.check()
         now = state()
-        checkpoints.save(now.tensors, now.meta, step=epoch.number)
+        try:
+            checkpoints.save(now.tensors, now.meta, step=epoch.number)
+        except StorageError as error:
+            listener.note(f"{error}: going on without")
 
     return save

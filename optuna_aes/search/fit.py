@@ -8,13 +8,15 @@ import optuna
 
 from optuna_aes.errors import InputError
 from optuna_aes.models.supernet import Supernet
-from optuna_aes.models.training import Epoch, work_seconds
+from optuna_aes.models.training import Epoch, OnEpoch, work_seconds
 from optuna_aes.search.context import Context, resume, saving
 from optuna_aes.search.read import Record
 from optuna_aes.search.records import SECONDS
 from optuna_aes.search.settings import jsonable, revive
-from optuna_aes.search.studies import UNDONE, complete, enqueue, load, work_through
+from optuna_aes.search.studies import complete, load
 from optuna_aes.search.task import Task
+from optuna_aes.search.work import UNDONE, Held, StageError, reason_of, waiting, work_through
+from optuna_aes.storage import Checkpoints, WorkQueue
 from optuna_aes.strategies.base import OneShot
 from optuna_aes.strategies.registry import strategy_class
 
@@ -25,18 +27,38 @@ OWNER = "aes:supernet_of"
 
 
 def fit(context: Context) -> None:
-    """Trains the supernet, unless it is trained already, or the strategy has none."""
+    """Trains the supernet, unless it is trained already, or the strategy has none.
+
+    Of several workers one trains it; the others wait.
+
+    Raises:
+        StageError: If the training failed for good in another worker; in this one, whatever it failed of is raised.
+    """
     if not isinstance(context.strategy, OneShot):
         return
-    study = context.studies.fit
     total = context.task.fit_options.epochs
-    done = bool(complete(study))
+    done = bool(complete(context.studies.fit))
     context.listener.stage("fit", total if done else 0, total)
-    if done:
+    if not done:
+        _train(context)
+
+
+def _train(context: Context, *, besides: int = 0) -> None:
+    """Has the supernet trained, here or elsewhere; where so many trainings are of no use, once more."""
+    study = context.studies.fit
+    trials = study.get_trials(deepcopy=False)
+    done = len(complete(study)) > besides
+    if not done and not any(t.state in UNDONE or context.given_up(study, t) for t in trials):
+        WorkQueue(study).add([waiting()], first=len(trials))  # one worker's: all others come too late
+    error = work_through(study, lambda held: _objective(context, held), crew=context.crew)
+    if len(complete(study)) > besides:
         return
-    if not study.get_trials(deepcopy=False, states=UNDONE):
-        enqueue(study, {})
-    work_through(study, lambda trial: _objective(context, trial), listener=context.listener)
+    if error is not None:
+        raise error
+    raise StageError(
+        f"the fit of {context.studies.search.study_name!r} failed for good ({reason_of(study)}): `optuna-aes search` tries it "
+        "again"
+    )
 
 
 def check_shared(task: Task, strategy: OneShot, other: Record) -> None:
@@ -75,16 +97,15 @@ def share_supernet(study: optuna.Study, other: Record) -> None:
     if study.get_trials(deepcopy=False):
         return
     trained = complete(other.studies.fit)[0]
-    study.add_trial(
-        optuna.create_trial(
-            value=trained.value,
-            intermediate_values=trained.intermediate_values,
-            user_attrs={
-                SECONDS: trained.user_attrs[SECONDS],
-                OWNER: trained.user_attrs.get(OWNER, other.name),
-            },
-        )
+    copy = optuna.create_trial(
+        value=trained.value,
+        intermediate_values=trained.intermediate_values,
+        user_attrs={
+            SECONDS: trained.user_attrs[SECONDS],
+            OWNER: trained.user_attrs.get(OWNER, other.name),
+        },
     )
+    WorkQueue(study).add([copy], first=0)
 
 
 def _fit_settings_of(record: Record) -> dict[str, Any]:
@@ -109,8 +130,7 @@ def load_supernet(context: Context) -> Supernet:
     found = context.checkpoints(_owner(context), SUPERNET, keep=1).load()
     if found is None:  # finished, and its weights are gone: train it again
         context.listener.note("the supernet's weights are missing from the artifact store: training it again")
-        enqueue(context.studies.fit, {})
-        work_through(context.studies.fit, lambda trial: _objective(context, trial), listener=context.listener)
+        _train(context, besides=len(complete(context.studies.fit)))
         found = context.checkpoints(context.studies.fit, SUPERNET, keep=1).load()
         assert found is not None
     supernet = _untrained(context)
@@ -126,34 +146,39 @@ def _untrained(context: Context) -> Supernet:
     )
 
 
-def _objective(context: Context, trial: optuna.Trial) -> float:
-    study, listener = context.studies.fit, context.listener
+def _objective(context: Context, held: Held) -> float:
+    study, trial = context.studies.fit, held.trial
     final = context.checkpoints(study, SUPERNET, keep=1)
     if (found := final.load()) is not None:  # killed between the last write and the trial's end
         return float(found[1]["auc"])
     supernet = _untrained(context)
-    options = context.task.fit_options
     trainer = context.one_shot.trainer(
-        supernet, context.task.dataset, options=options, seed=context.seed, device=context.device
+        supernet, context.task.dataset, options=context.task.fit_options, seed=context.seed, device=context.device
     )
+    trainer.parts = held.shrink
     checkpoints = context.checkpoints(study, KEY)
-    done = resume(trainer, checkpoints)
-    listener.stage("fit", done, options.epochs)
-    reported = set(study._storage.get_trial(trial._trial_id).intermediate_values)
-    save = saving(checkpoints)
-
-    def on_epoch(epoch: Epoch, state: Any) -> None:
-        save(epoch, state)
-        if epoch.number not in reported:
-            trial.report(epoch.auc, epoch.number)
-        listener.epoch(epoch, options.epochs)
-
-    trainer.run(on_epoch=on_epoch, on_step=listener.step)
+    context.listener.stage("fit", resume(trainer, checkpoints), context.task.fit_options.epochs)
+    trainer.run(on_epoch=_on_epoch(context, held, checkpoints), on_step=context.listener.step)
     started = work_seconds(context.device)
     context.one_shot.finish(supernet, context.task.dataset, seed=context.seed)
     seconds = sum(e.seconds for e in trainer.history) + work_seconds(context.device) - started
+    held.check()
     trial.set_user_attr(SECONDS, seconds)
     meta = {"auc": trainer.best_auc, "seconds": seconds}
     final.save(supernet.state_dict(), meta, step=trainer.epoch)
     checkpoints.remove()
     return float(trainer.best_auc)
+
+
+def _on_epoch(context: Context, held: Held, checkpoints: Checkpoints) -> OnEpoch:
+    listener, study = context.listener, context.studies.fit
+    reported = set(study._storage.get_trial(held.trial._trial_id).intermediate_values)
+    save = saving(checkpoints, held, listener)
+
+    def on_epoch(epoch: Epoch, state: Any) -> None:
+        save(epoch, state)
+        if epoch.number not in reported:
+            held.trial.report(epoch.auc, epoch.number)
+        listener.epoch(epoch, context.task.fit_options.epochs)
+
+    return on_epoch

@@ -17,13 +17,14 @@ from optuna_aes.strategies.base import Strategy
 from optuna_aes.strategies.registry import strategy_class
 
 
-def take_over(context: Context, jobs: Sequence[Job]) -> set[str]:
-    """Copies from the searches of ``context.trained_by`` what they have of the jobs, and gives the keys of those.
+def copies_of(context: Context, jobs: Sequence[Job]) -> dict[str, FrozenTrial]:
+    """What the searches of ``context.trained_by`` have done of the jobs: finished trials to add, by the jobs' keys.
 
     A copy has the metrics of its original, seconds included, and names the study that holds the weights.
     """
+    found: dict[str, FrozenTrial] = {}
     if context.partition is not None or type(context.strategy).model is not Strategy.model:
-        return set()  # these models depend on more than their sizes
+        return found  # these models depend on more than their sizes
     wanted = {job.key: job for job in jobs}
     for other in context.trained_by:
         if other.name == context.studies.search.study_name or not _alike(context, other):
@@ -32,8 +33,9 @@ def take_over(context: Context, jobs: Sequence[Job]) -> set[str]:
             if METRICS in trial.user_attrs and has_sizes(trial):
                 job = wanted.pop(key_of(trial, other.retrain_space), None)
                 if job is not None:
-                    _copy(context, job, trial, trial.user_attrs.get(TRAINED_IN, other.studies.retrain.study_name))
-    return {job.key for job in jobs} - wanted.keys()
+                    owner = trial.user_attrs.get(TRAINED_IN, other.studies.retrain.study_name)
+                    found[job.key] = _copy(context, job, trial, owner)
+    return found
 
 
 def _alike(context: Context, other: Record) -> bool:
@@ -50,15 +52,13 @@ def _alike(context: Context, other: Record) -> bool:
     )
 
 
-def _copy(context: Context, job: Job, trial: FrozenTrial, study: str) -> None:
+def _copy(context: Context, job: Job, trial: FrozenTrial, study: str) -> FrozenTrial:
     space = context.retrain_space
     attrs = {SEED: job.seed, SOURCE: job.search_trial, INHERITED: job.auc_inherited, TRAINED_IN: study}
-    context.studies.retrain.add_trial(
-        optuna.create_trial(
-            values=trial.values,
-            params=space.to_params(job.sizes),
-            distributions=dict(space.distributions()),
-            constraints={CONSTRAINT: context.budget.violation(job.sizes)},
-            user_attrs={**attrs, METRICS: trial.user_attrs[METRICS]},
-        )
+    return optuna.create_trial(
+        values=trial.values,
+        params=space.to_params(job.sizes),
+        distributions=dict(space.distributions()),
+        constraints={CONSTRAINT: context.budget.violation(job.sizes)},
+        user_attrs={**attrs, METRICS: trial.user_attrs[METRICS]},
     )

@@ -16,8 +16,8 @@ from optuna_aes.errors import InputError
 from optuna_aes.models.supernet import Supernet
 from optuna_aes.samplers import AdaSSSampler, FrontPathSampler
 from optuna_aes.search.context import Context
-from optuna_aes.search.records import SECONDS
 from optuna_aes.space import EmbeddingSpace, Sizes
+from optuna_aes.storage.queue import WORK
 from optuna_aes.strategies.adass.strategy import AdaSS
 
 GROUP = 8
@@ -117,16 +117,21 @@ class Stock:
         return found
 
 
-def recorded(context: Context, proposal: Proposal, auc: float | None, seconds: float = 0.0) -> FrozenTrial:
-    """A proposal as a finished trial, or as a pruned one where the sizes are over budget and have no score."""
-    sizes = proposal.sizes
+def recorded(context: Context, proposal: Proposal, *, state: TrialState = TrialState.RUNNING) -> FrozenTrial:
+    """A proposal as a trial to lay out, or as a pruned one where the sizes are over budget and get no score.
+
+    Args:
+        context: The search.
+        proposal: What is proposed.
+        state: Running, for whoever lays it out; or waiting.
+    """
+    fits = context.budget.fits(proposal.sizes)
     return optuna.create_trial(
-        state=TrialState.PRUNED if auc is None else TrialState.COMPLETE,
-        values=None if auc is None else [auc, float(context.space.cost(sizes).params)],
-        params=context.space.to_params(sizes),
+        state=state if fits else TrialState.PRUNED,
+        params=context.space.to_params(proposal.sizes),
         distributions=dict(context.space.distributions()),
-        constraints={CONSTRAINT: context.budget.violation(sizes)},
-        user_attrs={SECONDS: round(seconds, 6)},
+        constraints={CONSTRAINT: context.budget.violation(proposal.sizes)},
+        user_attrs={WORK: True} if fits else {},
         system_attrs=dict(proposal.system_attrs),
     )
 

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from optuna_aes.budget import MemoryBudget
 from optuna_aes.errors import StudyMismatchError
 from optuna_aes.samplers.trials import read_trials
 from optuna_aes.search.settings import Plan, reference_sizes
 from optuna_aes.space import EmbeddingSpace, Sizes
+from optuna_aes.storage import Decision
 
 # User attributes of trials.
 SECONDS = "aes:seconds"
@@ -51,6 +52,8 @@ class Scores:
         aucs: Inherited validation AUC, shape ``(n,)``.
         params: Embedding parameters, int64 of shape ``(n,)``.
         next_number: The number that the study's next trial will have.
+        pending: How many trials were handed out and are not finished.
+        failed: How many failed.
     """
 
     numbers: npt.NDArray[np.int64]
@@ -58,6 +61,8 @@ class Scores:
     aucs: npt.NDArray[np.float64]
     params: npt.NDArray[np.int64]
     next_number: int
+    pending: int
+    failed: int
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -72,7 +77,15 @@ def scores(study: optuna.Study, budget: MemoryBudget) -> Scores:
         )
     params = space.params_of(trials.choices)
     numbers = np.flatnonzero(trials.complete & (params <= budget.params))
-    return Scores(numbers, trials.choices[numbers], trials.values[numbers, 0], params[numbers], len(trials))
+    return Scores(
+        numbers,
+        trials.choices[numbers],
+        trials.values[numbers, 0],
+        params[numbers],
+        next_number=len(trials),
+        pending=trials.count(TrialState.RUNNING) + trials.count(TrialState.WAITING),
+        failed=trials.count(TrialState.FAIL),
+    )
 
 
 def scored(study: optuna.Study, budget: MemoryBudget) -> list[Scored]:
@@ -141,10 +154,11 @@ def recorded_picks(study: optuna.Study, trials: Sequence[Scored], plan: Plan) ->
     return Picks(tuple(Scored(**pick) for pick in known["picks"]), levels)
 
 
-def record_picks(study: optuna.Study, trials: Sequence[Scored], plan: Plan, picks: Picks) -> None:
-    """The inverse of :func:`recorded_picks`."""
+def decision_of(study: optuna.Study, trials: Sequence[Scored], plan: Plan, picks: Picks) -> Decision:
+    """What makes :func:`recorded_picks` give these picks, unless others were decided on in the meantime."""
     found, levels = [asdict(pick) for pick in picks.found], [list(pair) for pair in picks.levels.items()]
-    study.set_user_attr(CHOSEN, {"basis": _basis(trials, plan), "picks": found, "levels": levels})
+    new = {"basis": _basis(trials, plan), "picks": found, "levels": levels}
+    return Decision(CHOSEN, study.user_attrs.get(CHOSEN), new)
 
 
 def _basis(trials: Sequence[Scored], plan: Plan) -> dict[str, Any]:

@@ -3,77 +3,112 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from torch import nn
 
+from optuna_aes.budget import CONSTRAINT
 from optuna_aes.models.model import CTRModel
 from optuna_aes.models.training import Trainer, auc, logloss, predict
 from optuna_aes.search.choose import chosen
 from optuna_aes.search.context import Context, resume, saving
 from optuna_aes.search.fit import load_supernet
-from optuna_aes.search.lend import take_over
+from optuna_aes.search.lend import copies_of
 from optuna_aes.search.records import (
     INHERITED,
     METRICS,
     SEED,
     SOURCE,
+    Job,
     has_sizes,
     job_key,
     jobs,
     key_of,
 )
-from optuna_aes.search.studies import complete, enqueue, work_through
+from optuna_aes.search.studies import complete
+from optuna_aes.search.work import Held, StageError, reason_of, waiting, work_through
 from optuna_aes.space import Sizes
+from optuna_aes.storage import WorkQueue
 
 
 def retrain(context: Context) -> None:
-    """Trains what the search found, and the reference points, as often as asked for."""
+    """Trains what the search found, and the reference points, as often as asked for.
+
+    Raises:
+        StageError: If every training failed for good; where it was this worker's, what the last one failed of is raised.
+    """
     study, space = context.studies.retrain, context.retrain_space
-    wanted = {job.key: job for job in jobs(chosen(context).found, context.plan, context.space, seed=context.seed)}
-    trials = [t for t in study.get_trials(deepcopy=False) if has_sizes(t)]
-    # What failed for good in an earlier run, such as for want of memory, is tried again.
-    known = {key_of(t, space) for t in trials if t.state != TrialState.FAIL}
-    known |= take_over(context, [job for key, job in wanted.items() if key not in known])
-    for key, job in wanted.items():
-        if key not in known:
-            attrs: dict[str, Any] = {SEED: job.seed, SOURCE: job.search_trial, INHERITED: job.auc_inherited}
-            enqueue(study, space.to_params(job.sizes), **attrs)
+    wanted = _lay_out(context)
 
     def finished(*also: str) -> int:
-        return len({*also, *(key_of(t, space) for t in complete(study))} & wanted.keys())
+        return len({*also, *(key_of(t, space) for t in complete(study))} & wanted)
 
-    def objective(trial: optuna.Trial) -> tuple[float, float]:
-        sizes = space.suggest(trial)
-        key, params = job_key(sizes, int(trial.user_attrs[SEED])), space.cost(sizes).params
-        context.budget.record(trial, sizes)
-        metrics = _metrics(context, sizes, int(trial.user_attrs[SEED]), key)
-        trial.set_user_attr(METRICS, metrics)
+    def objective(held: Held) -> tuple[float, float]:
+        sizes, seed = space.suggest(held.trial), int(held.trial.user_attrs[SEED])
+        key, params = job_key(sizes, seed), space.cost(sizes).params
+        context.budget.record(held.trial, sizes)
+        metrics = _metrics(context, held, sizes, seed, key)
+        held.trial.set_user_attr(METRICS, metrics)
         context.listener.retrained(finished(key), len(wanted), metrics["auc_valid"], params)
         return metrics["auc_test"], float(params)
 
     context.listener.stage("retrain", finished(), len(wanted))
-    work_through(study, objective, listener=context.listener)
+    error = work_through(study, objective, crew=context.crew)
+    missing = len(wanted) - finished()
+    if missing and missing == len(wanted):
+        raise error or StageError(f"no training from scratch succeeded ({reason_of(study)})")
+    if missing:
+        context.listener.note(
+            f"{missing} of {len(wanted)} trainings failed for good ({reason_of(study)}): `optuna-aes search` tries them again"
+        )
 
 
-def _metrics(context: Context, sizes: Sizes, seed: int, key: str) -> dict[str, float]:
+def _lay_out(context: Context) -> set[str]:
+    """Lays out what is to be trained and is not yet: one worker does, and the others find it laid out."""
+    study, space, queue = context.studies.retrain, context.retrain_space, WorkQueue(context.studies.retrain)
+    wanted = {job.key: job for job in jobs(chosen(context).found, context.plan, context.space, seed=context.seed)}
+    while True:
+        trials = study.get_trials(deepcopy=False)
+        # What failed for good in an earlier run, such as for want of memory, is tried again.
+        ours = [t for t in trials if has_sizes(t)]
+        known = {key_of(t, space) for t in ours if t.state != TrialState.FAIL or context.given_up(study, t)}
+        new = [job for key, job in wanted.items() if key not in known]
+        copies = copies_of(context, new)
+        laid_out = [copies.get(job.key) or _template(context, job) for job in new]
+        if not new or queue.add(laid_out, first=len(trials)):
+            return set(wanted)
+
+
+def _template(context: Context, job: Job) -> FrozenTrial:
+    space = context.retrain_space
+    return waiting(
+        space.to_params(job.sizes),
+        space.distributions(),
+        constraints={CONSTRAINT: context.budget.violation(job.sizes)},
+        attrs={SEED: job.seed, SOURCE: job.search_trial, INHERITED: job.auc_inherited},
+    )
+
+
+def _metrics(context: Context, held: Held, sizes: Sizes, seed: int, key: str) -> dict[str, float]:
     """Trains a model, unless a trial that was stopped at its very end has done so."""
     final = context.checkpoints(context.studies.retrain, f"model/{key}", keep=1)
     found = final.load()
-    metrics = found[1] if found is not None else _train(context, sizes, seed, key, final.save)
+    metrics = found[1] if found is not None else _train(context, held, sizes, seed, key, final.save)
+    held.check()
     context.checkpoints(context.studies.retrain, f"retrain/{key}").remove()
     return metrics
 
 
-def _train(context: Context, sizes: Sizes, seed: int, key: str, save_final: Callable[..., None]) -> dict[str, float]:
+def _train(
+    context: Context, held: Held, sizes: Sizes, seed: int, key: str, save_final: Callable[..., None]
+) -> dict[str, float]:
     task = context.task
     model = build_model(context, sizes, seed)
     trainer = Trainer(model, task.dataset.train, task.dataset.valid, task.train, seed=seed, device=context.device)
     checkpoints = context.checkpoints(context.studies.retrain, f"retrain/{key}")
+    trainer.parts = held.shrink
     resume(trainer, checkpoints)
-    trainer.run(on_epoch=saving(checkpoints), on_step=context.listener.step)
+    trainer.run(on_epoch=saving(checkpoints, held, context.listener), on_step=context.listener.step)
     # The only look at the test split.
     probabilities = predict(model, task.dataset.test, task.train.eval_batch_size)
     metrics = {
@@ -83,6 +118,7 @@ def _train(context: Context, sizes: Sizes, seed: int, key: str, save_final: Call
         "epochs": float(trainer.epoch),
         "seconds": sum(e.seconds for e in trainer.history),
     }
+    held.check()
     save_final(model.state_dict(), metrics, step=trainer.epoch)
     return metrics
 

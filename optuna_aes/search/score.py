@@ -1,56 +1,146 @@
-"""Stage 2: sizes proposed by the sampler and scored in the supernet, trials of the study ``<name>``."""
+"""Stage 2: sizes proposed by the sampler and scored in the supernet, trials of the study ``<name>``.
+
+Groups of trials are handed out: a worker lays out the next group under its own name, if it still is the next by then, scores
+it and finishes it. So workers score different groups at the same time, and as many trials are scored as are asked for.
+"""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
+import optuna
+
+from optuna_aes.models.supernet import SubnetScorer
 from optuna_aes.models.training import work_seconds
+from optuna_aes.samplers.trials import read_trials
 from optuna_aes.search.context import Context
 from optuna_aes.search.fit import load_supernet
-from optuna_aes.search.propose import Proposal, proposer_of, recorded
-from optuna_aes.search.records import EXHAUSTED, scores
+from optuna_aes.search.propose import Proposal, Proposer, proposer_of, recorded
+from optuna_aes.search.records import EXHAUSTED, SECONDS, Scores, scores
 from optuna_aes.search.results import non_dominated
 from optuna_aes.search.scratch import score_by_training
-from optuna_aes.storage import add_trials
+from optuna_aes.search.studies import trials_of
+from optuna_aes.search.work import MOST_FAILED, UNDONE, StageError, failed, reason_of
+from optuna_aes.storage import Hold, Outcome, WorkQueue
 from optuna_aes.strategies.base import OneShot
+
+MOST_TAKEN = 16  # trials that others left which one worker takes at a time
 
 
 def score(context: Context) -> None:
-    """Scores groups of sizes until the study holds as many trials as are asked for, or there are no more to try."""
+    """Scores groups of sizes until the study holds as many trials as are asked for, or there are no more to try.
+
+    Raises:
+        StageError: If scoring fails again and again.
+    """
     if not isinstance(context.strategy, OneShot):
         score_by_training(context)
         return
     study, requested = context.studies.search, context.plan.trials
     known = scores(study, context.budget)
     context.listener.stage("search", len(known), requested)
-    if len(known) >= requested or study.user_attrs.get(EXHAUSTED):
+    if _done(context, known):
         return
     supernet = load_supernet(context)
     scorer = context.one_shot.scorer(supernet, context.task.dataset, seed=context.seed)
     propose = proposer_of(context, supernet)
-    while len(known) < requested:
-        started = work_seconds(context.device)
-        proposals = propose(study, known.next_number)
-        if not proposals:
-            study.set_user_attr(EXHAUSTED, True)
-            return
-        proposals = _first(proposals, requested - len(known), context)
-        inside = [p.sizes for p in proposals if context.budget.fits(p.sizes)]
-        aucs = iter(scorer(np.array([context.space.to_indices(sizes) for sizes in inside])) if inside else ())
-        seconds = (work_seconds(context.device) - started) / len(proposals)
-        add_trials(
-            study,
-            [
-                recorded(context, p, float(next(aucs)) if context.budget.fits(p.sizes) else None, seconds)
-                for p in proposals
-            ],
-        )
+    queue, failed_before = WorkQueue(study), known.failed
+    while not _done(context, known):
+        queue.reclaim()
+        hold = queue.claim(MOST_TAKEN)  # what another worker gave back, or left
+        if hold is None:
+            hold = _next_group(context, queue, propose, known)
+        if hold is not None:
+            _score(context, hold, scorer)
+        elif known.pending:
+            context.crew.wait(study, study.get_trials(deepcopy=False, states=UNDONE))
         known = scores(study, context.budget)
-        front = non_dominated(known.aucs, known.params)
-        context.listener.scored(len(known), requested, float(known.aucs.max(initial=0.0)), len(front))
+        if known.failed - failed_before >= max(MOST_FAILED, len(known)):
+            raise StageError(f"scoring fails again and again ({reason_of(study)})")
+
+
+def _done(context: Context, known: Scores) -> bool:
+    """Whether as many trials as are asked for, or all that there can be, are scored, here and elsewhere."""
+    if known.pending:
+        return False
+    return len(known) >= context.plan.trials or bool(context.studies.search.user_attrs.get(EXHAUSTED))
+
+
+def _next_group(context: Context, queue: WorkQueue, propose: Proposer, known: Scores) -> Hold | None:
+    """Lays out the next group for this worker; None where there is none to lay out, or another worker came first."""
+    wanted = context.plan.trials - len(known) - known.pending
+    if wanted <= 0 or queue.study.user_attrs.get(EXHAUSTED):
+        return None
+    proposals = propose(queue.study, known.next_number)
+    if not proposals:
+        if known.pending == 0:
+            queue.study.set_user_attr(EXHAUSTED, True)
+        return None
+    proposals = _first(proposals, wanted, context)
+    return queue.hold([recorded(context, p) for p in proposals], first=known.next_number)
 
 
 def _first(proposals: list[Proposal], count: int, context: Context) -> list[Proposal]:
     """The proposals up to the one that is the last to be scored."""
     hits = np.cumsum([context.budget.fits(p.sizes) for p in proposals])
     return proposals[: int(np.searchsorted(hits, count)) + 1]
+
+
+def _score(context: Context, hold: Hold, scorer: SubnetScorer) -> None:
+    """Scores what is held and finishes it; what cannot be scored goes back to the queue."""
+    if not hold.trials:
+        return
+    study, started = context.studies.search, work_seconds(context.device)
+    choices = _choices(context, hold)
+    try:
+        with hold.beating():
+            found = _aucs(scorer, choices)
+        seconds = round((work_seconds(context.device) - started) / len(found), 6)
+        params = context.space.params_of(choices)
+        outcomes = {
+            number: Outcome([auc, float(cost)], attrs={SECONDS: seconds})
+            for number, auc, cost in zip(hold.numbers, found, params.tolist(), strict=True)
+            if isinstance(auc, float)
+        }
+        finished = hold.finish(outcomes)
+    except BaseException:  # Ctrl-C
+        hold.release()
+        raise
+    if len(finished) < len(outcomes):
+        lost = sorted(outcomes.keys() - set(finished))
+        context.listener.note(f"trials {lost} of {study.study_name} were taken over by another worker: dropped here")
+    for number, error in zip(hold.numbers, found, strict=True):
+        if isinstance(error, Exception):
+            attrs = trials_of(study, [number])[0].user_attrs
+            failed(hold, number, error, attrs=attrs, crew=context.crew, pause=False)
+    _tell(context)
+
+
+def _choices(context: Context, hold: Hold) -> npt.NDArray[np.int64]:
+    """The sizes that are held, shape ``(trials, blocks)``."""
+    study, space = context.studies.search, context.space
+    choices = read_trials(study, space).choices[hold.numbers]
+    for at, trial_id in enumerate(hold.trials):
+        if (choices[at] < 0).any():  # enqueued by hand: its sizes are not parameters yet
+            choices[at] = space.to_indices(space.suggest(optuna.Trial(study, trial_id)))
+    return choices
+
+
+def _aucs(scorer: SubnetScorer, choices: npt.NDArray[np.int64]) -> Sequence[float | Exception]:
+    """AUC of each choice, or what went wrong: in halves, so that one that cannot be scored leaves the others alone."""
+    try:
+        return [float(auc) for auc in scorer(choices)]
+    except Exception as error:
+        if len(choices) == 1:
+            return [error]
+    half = len(choices) // 2
+    return [*_aucs(scorer, choices[:half]), *_aucs(scorer, choices[half:])]
+
+
+def _tell(context: Context) -> None:
+    known = scores(context.studies.search, context.budget)
+    front = non_dominated(known.aucs, known.params)
+    best = float(known.aucs.max(initial=0.0))
+    context.listener.scored(len(known), context.plan.trials, best, len(front))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,7 @@ class Search:
         device: str = "auto",
         threads: int | None = None,
         poll: float = 2.0,
+        tries_again: bool = True,
         listener: Listener | None = None,
     ) -> Search:
         """Takes up a search that exists, with all its settings from the storage.
@@ -165,6 +167,7 @@ class Search:
             device: Where to train.
             threads: Threads of torch on the CPU.
             poll: Seconds between looks while other workers are busy.
+            tries_again: Whether what failed for good in an earlier run is tried again.
             listener: Hears of progress.
 
         Raises:
@@ -196,6 +199,7 @@ class Search:
             listener,
             name,
             poll,
+            tries_again=tries_again,
         )
 
     @classmethod
@@ -214,6 +218,7 @@ class Search:
         poll: float = 2.0,
         *,
         trained_by: tuple[Record, ...] = (),
+        tries_again: bool = True,
     ) -> Search:
         context = Context(
             task=task,
@@ -228,6 +233,7 @@ class Search:
             poll=poll,
             artifacts=artifacts,
             trained_by=trained_by,
+            tries_again=tries_again,
         )
         return cls(context, open_record(name, storage))
 
@@ -243,11 +249,13 @@ class Search:
         unknown = [s for s in stages if s not in STAGES]
         if unknown:
             raise InputError(f"stages has {unknown[0]!r}: give some of {', '.join(STAGES)}")
-        if self.context.task.threads is not None:
-            torch.set_num_threads(self.context.task.threads)
+        self.context = context = replace(self.context)  # what it has looked up is of an earlier run
+        assert context.failed_before is not None  # looked up now: what fails from here on is not tried again
+        if context.task.threads is not None:
+            torch.set_num_threads(context.task.threads)
         for stage, work in STAGES.items():
             if stage in stages:
-                work(self.context)
+                work(context)
         return self.pareto()
 
     def picks(self) -> Picks:

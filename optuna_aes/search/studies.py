@@ -1,10 +1,9 @@
-"""The three studies of a search, and how one of their trials is run by one worker."""
+"""The three studies of a search: created, found, loaded."""
 
 from __future__ import annotations
 
-import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,17 +14,10 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from optuna_aes.errors import InputError, StorageError, StudyMismatchError
-from optuna_aes.search.progress import Listener
-from optuna_aes.storage import mark_worker, reclaim_dead, release
-from optuna_aes.storage.claims import WORKER_ATTR
 
 FIT, RETRAIN = "/fit", "/retrain"
 
 Direction = Literal["minimize", "maximize"]
-
-NAMELESS = 20.0  # seconds until a running trial without its worker's name is given up; it takes milliseconds to write
-
-UNDONE = (TrialState.WAITING, TrialState.RUNNING)
 
 
 @dataclass(frozen=True)
@@ -115,117 +107,12 @@ def load(storage: RDBStorage, name: str) -> Studies:
     return Studies(*loaded)
 
 
-def work_through(
-    study: optuna.Study,
-    objective: Callable[[optuna.Trial], float | Sequence[float]],
-    *,
-    listener: Listener,
-    poll: float = 2.0,
-) -> None:
-    """Runs the waiting trials of a study one by one, until none is left here or with another worker.
-
-    A trial whose worker died on this machine is put back in the queue at once, others after Optuna's heartbeat. On Ctrl-C
-    the trial at hand goes back to the queue, with its checkpoints.
-
-    Args:
-        study: A study whose trials were enqueued.
-        objective: Runs one trial, and goes on from its last checkpoint.
-        listener: Hears when there is nothing to do but wait for other workers.
-        poll: Seconds between looks while other workers are busy.
-    """
-    told = False
-    nameless: dict[int, float] = {}
-    while True:
-        reclaim_dead(study)
-        trials = study.get_trials(deepcopy=False, states=UNDONE)
-        if not trials:
-            return
-        if any(t.state == TrialState.WAITING for t in trials):
-            _run_one(study, objective)
-            continue
-        if not told:
-            told = True
-            listener.note(f"waiting for another worker at {study.study_name}, trial {trials[0].number}")
-        optuna.storages.fail_stale_trials(study)
-        _reclaim_nameless(study, trials, nameless)
-        time.sleep(poll)
-
-
-def _reclaim_nameless(study: optuna.Study, running: Sequence[FrozenTrial], seen: dict[int, float]) -> None:
-    """Puts trials back in the queue that stay without a worker's name.
-
-    A worker writes its name, and its first heartbeat, right after it claimed a trial. One that was killed in between left a
-    trial that no heartbeat would ever give up. Time is taken here, by one clock: machines' clocks differ.
-    """
-    for trial in running:
-        if WORKER_ATTR in trial.user_attrs:
-            seen.pop(trial.number, None)
-        elif time.monotonic() - seen.setdefault(trial.number, time.monotonic()) > NAMELESS:
-            release(study, trial)
-
-
-def _run_one(study: optuna.Study, objective: Callable[[optuna.Trial], float | Sequence[float]]) -> None:
-    mine: optuna.Trial | None = None
-    stopped = False
-
-    def claimed(trial: optuna.Trial) -> float | Sequence[float]:
-        nonlocal mine, stopped
-        if not trial.user_attrs.get("aes:work"):
-            # Another worker took the waiting trial between our look and Optuna's, which then made a new one.
-            raise optuna.TrialPruned("nothing was waiting")
-        mine = trial
-        mark_worker(trial)
-        try:
-            return objective(trial)
-        except KeyboardInterrupt:
-            stopped = True
-            release(study, trial)  # now: Optuna would mark it as failed, and cannot do so afterwards, which it raises
-            raise
-
-    try:
-        study.optimize(claimed, n_trials=1)
-    except BaseException as error:
-        if not (stopped or interrupted(error)):
-            raise
-        if mine is not None:  # it came when the objective was done and its values were not written yet
-            release(study, mine)
-        raise KeyboardInterrupt from None
-
-
-def interrupted(error: BaseException | None) -> bool:
-    """Whether a Ctrl-C is behind an exception.
-
-    One that comes while Optuna writes a trial's end surfaces as what Optuna stumbles over next: an unbound variable.
-    """
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
-
-
-def enqueue(
-    study: optuna.Study,
-    params: dict[str, int],
-    *,
-    system_attrs: Mapping[str, object] | None = None,
-    **attrs: object,
-) -> None:
-    """Enqueues one piece of work.
-
-    Args:
-        study: Where.
-        params: The trial's parameters.
-        system_attrs: What a sampler wants to find with it later.
-        attrs: User attributes.
-    """
-    waiting = optuna.create_trial(
-        state=TrialState.WAITING,
-        # As Study.enqueue_trial writes it, which takes no attributes of a sampler.
-        system_attrs={"fixed_params": params, **(system_attrs or {})},
-        user_attrs={"aes:work": True, **attrs},
-    )
-    study.add_trial(waiting)
-
-
 def complete(study: optuna.Study) -> list[FrozenTrial]:
     """The finished trials of a study, by number."""
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
+def trials_of(study: optuna.Study, numbers: Sequence[int]) -> list[FrozenTrial]:
+    """Some trials of a study, by their numbers."""
+    storage = study._storage
+    return [storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study._study_id, n)) for n in numbers]

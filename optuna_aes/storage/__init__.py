@@ -1,13 +1,15 @@
-"""Where studies and artifacts are kept: the database, trials in bulk, checkpoints, and the claims of dead workers."""
+"""Where studies and artifacts are kept: the database, trials in bulk, the queue of work, checkpoints."""
 
 from typing import TYPE_CHECKING, Any
 
 from optuna_aes.storage._messages import safe_url
 from optuna_aes.storage.artifacts import DamagedArtifactError, RDBArtifactStore
 from optuna_aes.storage.bulk import BulkStorage, add_trials, read_user_attr
-from optuna_aes.storage.claims import RequeueTrial, mark_worker, reclaim_dead, release, worker_identity
+from optuna_aes.storage.claims import RequeueTrial
 from optuna_aes.storage.engine import check_storage, open_storage
 from optuna_aes.storage.places import check_artifacts, open_artifact_store
+from optuna_aes.storage.queue import Decision, Hold, LostTrialError, Outcome, WorkQueue
+from optuna_aes.storage.workers import worker_identity
 
 if TYPE_CHECKING:
     from optuna_aes.storage.checkpoints import Checkpoints
@@ -16,17 +18,19 @@ __all__ = [
     "BulkStorage",
     "Checkpoints",
     "DamagedArtifactError",
+    "Decision",
+    "Hold",
+    "LostTrialError",
+    "Outcome",
     "RDBArtifactStore",
     "RequeueTrial",
+    "WorkQueue",
     "add_trials",
     "check_artifacts",
     "check_storage",
-    "mark_worker",
     "open_artifact_store",
     "open_storage",
     "read_user_attr",
-    "reclaim_dead",
-    "release",
     "safe_url",
     "worker_identity",
 ]

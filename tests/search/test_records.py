@@ -9,15 +9,16 @@ from optuna_aes.search.records import (
     SEED,
     Picks,
     Scored,
+    decision_of,
     has_sizes,
     job_key,
     jobs,
     key_of,
-    record_picks,
     recorded_picks,
     scored,
 )
 from optuna_aes.search.settings import Plan
+from optuna_aes.storage import WorkQueue
 
 SPACE = EmbeddingSpace({"a": 10, "b": 5}, candidates=(0, 1, 4))
 BUDGET = MemoryBudget(SPACE, params=30)
@@ -83,7 +84,9 @@ def test_picks_are_kept_for_the_trials_they_were_made_of() -> None:
     study, trials = study_of(), [*PICKS, Scored(9, {"a": 0, "b": 1}, 0.5, 5)]
     plan, picks = Plan(retrain=2), Picks(tuple(PICKS[::-1]), {70: 0, 30: 1})
     assert recorded_picks(study, trials, plan) is None
-    record_picks(study, trials, plan, picks)
+    decision = decision_of(study, trials, plan, picks)
+    assert WorkQueue(study).add([], decision=decision)
+    assert not WorkQueue(study).add([], decision=decision), "decided already"
     assert recorded_picks(study, trials, plan) == picks
     assert recorded_picks(study, trials, Plan(retrain=3)) is None
     assert recorded_picks(study, trials, Plan(picks_at=(1.0, 0.5))) is None
@@ -92,6 +95,6 @@ def test_picks_are_kept_for_the_trials_they_were_made_of() -> None:
     study.set_user_attr(CHOSEN, old)
     assert recorded_picks(study, trials, plan) == Picks(picks.found, {})
     fixed = Plan(picks_at=(1.0, 0.5))
-    record_picks(study, trials, fixed, picks)
+    WorkQueue(study).add([], decision=decision_of(study, trials, fixed, picks))
     assert recorded_picks(study, trials, fixed) == picks
     assert recorded_picks(study, trials, plan) is None
