@@ -11,8 +11,9 @@ from torch import Tensor
 
 from optuna_aes.data.blocks import Partition
 from optuna_aes.data.dataset import Schema
+from optuna_aes.models.backbones.group import Columns
 from optuna_aes.models.rows import BatchRows
-from optuna_aes.models.sharing import PrefixEmbedding
+from optuna_aes.models.sharing import Paths, PrefixEmbedding
 
 
 class MaskedEmbedding(PrefixEmbedding):
@@ -70,6 +71,12 @@ class MaskedEmbedding(PrefixEmbedding):
             blocks = self.index(rows)
             return [values * self.gate.detach()[blocks], blocks, ids]
         return [self.layout.pool(values, ids) * self.gate.detach()]
+
+    def columns(self, paths: Paths) -> Columns:
+        """See :meth:`SharedEmbedding.columns`."""
+        sizes = self.candidate_sizes[torch.from_numpy(np.ascontiguousarray(paths)).to(self.candidate_sizes.device)]
+        used = torch.stack([self.kept(row) for row in sizes]).flatten(1).cpu().numpy()
+        return Columns(used, np.arange(self.fields * self.dim), self.fields, self.dim)
 
     def select(self, bank: Sequence[Tensor], path: npt.NDArray[np.int64]) -> tuple[list[Tensor], Tensor]:
         """See :meth:`SharedEmbedding.select`. Columns stay where they are, so the groups have full width."""

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from optuna_aes.data.blocks import Partition
 from optuna_aes.data.dataset import Schema
 from optuna_aes.errors import InputError
+from optuna_aes.models.backbones.group import Columns
 from optuna_aes.models.blocks import PieceIndex
 from optuna_aes.models.embedding import first_order
 from optuna_aes.models.layout import FieldLayout
@@ -99,6 +100,19 @@ class SharedEmbedding(nn.Module):
 
     def select(self, bank: Sequence[Tensor], path: npt.NDArray[np.int64]) -> tuple[list[Tensor], Tensor]:
         """One subnet's groups, and the columns of the full-width input that they fill."""
+        raise NotImplementedError
+
+    @property
+    def flat(self) -> bool:
+        """Whether a subnet is a choice among the columns of a bank: where fields have several blocks, rows differ in it."""
+        return self.index is None
+
+    def columns(self, paths: Paths) -> Columns:
+        """Which columns of a bank, its tensors side by side, each subnet uses.
+
+        Args:
+            paths: Candidate positions, shape ``(subnets, fields)``.
+        """
         raise NotImplementedError
 
     def first_order(self, ids: Tensor) -> Tensor | None:
@@ -212,6 +226,12 @@ class PrefixEmbedding(SharedEmbedding):
             return [values, self.index(rows), ids]
         return [self.layout.pool(values, ids)]
 
+    def columns(self, paths: Paths) -> Columns:
+        """See :meth:`SharedEmbedding.columns`."""
+        sizes = np.array(self.candidates)[paths]
+        used = np.arange(self.dim) < sizes[:, :, np.newaxis]
+        return Columns(used.reshape(len(paths), -1), np.arange(self.fields * self.dim), self.fields, self.dim)
+
     def select(self, bank: Sequence[Tensor], path: npt.NDArray[np.int64]) -> tuple[list[Tensor], Tensor]:
         """See :meth:`SharedEmbedding.select`; a field is as wide as its widest block."""
         full, *where = bank
@@ -312,6 +332,13 @@ class SeparateEmbedding(SharedEmbedding):
             self._align(k, fields, self.layout.pool(self._table(k).lookup(rows), ids)) if size > 0 else rows[:, :0]
             for k, size in enumerate(self.candidates)
         ]
+
+    def columns(self, paths: Paths) -> Columns:
+        """See :meth:`SharedEmbedding.columns`: a bank holds every table's output, mapped to the common width."""
+        held = np.flatnonzero(self.candidates)
+        used = np.repeat(paths[:, np.newaxis, :] == held[:, np.newaxis], self.dim, axis=2)
+        inputs = np.tile(np.arange(self.fields * self.dim), len(held))
+        return Columns(used.reshape(len(paths), -1), inputs, self.fields, self.dim)
 
     def select(self, bank: Sequence[Tensor], path: npt.NDArray[np.int64]) -> tuple[list[Tensor], Tensor]:
         """See :meth:`SharedEmbedding.select`."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,9 @@ from optuna_aes.models.backbones.registry import backbone_class
 from optuna_aes.models.delong import AUCParts
 from optuna_aes.models.masked import MaskedEmbedding
 from optuna_aes.models.model import ModelOptions, seeded
+from optuna_aes.models.ranking import group_auc
 from optuna_aes.models.sharing import Paths, PrefixEmbedding, SeparateEmbedding
-from optuna_aes.models.training import Feed, auc, evaluating
+from optuna_aes.models.training import Feed, evaluating
 
 _SHARINGS: dict[str, type[PrefixEmbedding] | type[SeparateEmbedding] | type[MaskedEmbedding]] = {
     "prefix": PrefixEmbedding,
@@ -72,8 +74,45 @@ class Supernet(nn.Module):
         logits: Tensor = self.backbone(groups, linear, present=present)
         return logits
 
+    @property
+    def block(self) -> int:
+        """Rows that subnets are scored on at a time, unless told otherwise.
+
+        On a CPU so few that what a layer leaves is still in the cache when the next one comes; but batch norm takes the
+        statistics of a block, which must not be a small one's.
+        """
+        normed = any(isinstance(module, nn.BatchNorm1d) for module in self.backbone.modules())
+        return 16384 if normed or self.embedding.candidate_sizes.is_cuda else 1024
+
+    @property
+    def together(self) -> bool:
+        """Whether a group of subnets is computed together."""
+        return self.embedding.flat and self.backbone.groups
+
+    def pieces(self, ids: Tensor, block: int | None = None) -> Sequence[Tensor]:
+        """Rows in blocks of equal length: batch norm takes the statistics of each, and has none of a last row on its own."""
+        return torch.tensor_split(ids, max(1, -(-len(ids) // (block or self.block))))
+
+    def bank(self, ids: Tensor) -> Bank:
+        """What all subnets take their embeddings of some rows from."""
+        values = self.embedding.bank(ids)
+        if self.together:
+            values = [torch.cat([part.flatten(1).t() for part in values if part.numel()])]
+        return Bank(values, self.embedding.first_order(ids))
+
+    def group(self, paths: Paths) -> Callable[[Bank], Tensor]:
+        """What gives the logits of a group of subnets, shape ``(paths, rows)``, of a bank of rows.
+
+        Args:
+            paths: Candidate positions, shape ``(paths, fields)``.
+        """
+        if self.together:
+            group = self.backbone.group(self.embedding.columns(paths))
+            return lambda bank: group(bank.values[0], bank.linear)
+        return lambda bank: torch.stack([self._subnet(bank, path) for path in paths])
+
     @torch.no_grad()
-    def logits(self, paths: Paths, ids: Tensor, *, block: int = 16384) -> Tensor:
+    def logits(self, paths: Paths, ids: Tensor, *, block: int | None = None) -> Tensor:
         """Logits of many subnets on the same rows.
 
         The rows' embeddings are looked up once per block and shared by all subnets; a subnet multiplies only the
@@ -82,7 +121,7 @@ class Supernet(nn.Module):
         Args:
             paths: Candidate positions, shape ``(paths, blocks)``.
             ids: int32, shape ``(rows, columns)``.
-            block: Rows whose embeddings are held at a time.
+            block: Rows whose embeddings are held at a time; :attr:`block` by default.
 
         Returns:
             Shape ``(paths, rows)``.
@@ -90,18 +129,32 @@ class Supernet(nn.Module):
         if len(paths) == 0:
             return torch.zeros(0, len(ids), device=ids.device)
         with evaluating(self):
-            # Pieces of equal length: batch norm takes the statistics of each, and has none of a last row on its own.
-            pieces = torch.tensor_split(ids, max(1, -(-len(ids) // block)))
-            return torch.cat([self._block_logits(paths, piece) for piece in pieces], dim=1)
+            group = self.group(paths)
+            return torch.cat([group(self.bank(piece)) for piece in self.pieces(ids, block)], dim=1)
 
-    def _block_logits(self, paths: Paths, ids: Tensor) -> Tensor:
-        bank, linear = self.embedding.bank(ids), self.embedding.first_order(ids)
-        return torch.stack([self._subnet(bank, linear, path) for path in paths])
-
-    def _subnet(self, bank: Sequence[Tensor], linear: Tensor | None, path: npt.NDArray[np.int64]) -> Tensor:
-        groups, columns = self.embedding.select(bank, path)
-        logits: Tensor = self.backbone(groups, linear, columns)
+    def _subnet(self, bank: Bank, path: npt.NDArray[np.int64]) -> Tensor:
+        groups, columns = self.embedding.select(bank.values, path)
+        logits: Tensor = self.backbone(groups, bank.linear, columns)
         return logits
+
+
+@dataclass(frozen=True)
+class Bank:
+    """The embeddings of a block of rows, from which those of any subnet are taken.
+
+    Args:
+        values: What the embedding's ``bank`` gave; where subnets are computed together one tensor of all of it, of
+            shape ``(columns, rows)``.
+        linear: First-order sums, shape ``(rows,)``, or None.
+    """
+
+    values: Sequence[Tensor]
+    linear: Tensor | None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are held."""
+        return sum(t.nbytes for t in (*self.values, self.linear) if t is not None)
 
 
 class SubnetScorer:
@@ -112,14 +165,16 @@ class SubnetScorer:
         split: Validation rows.
         rows: At most this many of them, drawn once by ``seed``.
         seed: Seed of the draw.
-        block: Rows whose embeddings are held at a time.
+        block: Rows that are scored at a time; what suits the supernet by default.
     """
 
+    ROOM: ClassVar[int] = 128 * 2**20
+
     def __init__(
-        self, supernet: Supernet, split: Split, *, rows: int = 50_000, seed: int = 0, block: int = 16384
+        self, supernet: Supernet, split: Split, *, rows: int = 50_000, seed: int = 0, block: int | None = None
     ) -> None:
         self.supernet = supernet
-        self.block = block
+        self.block = block or supernet.block
         device = next(supernet.parameters()).device
         feed = Feed(split, torch.device("cpu"))
         chosen: Tensor | slice = slice(None)
@@ -129,15 +184,46 @@ class SubnetScorer:
         self.ids, labels = feed.batch(chosen)
         self.ids = self.ids.to(device)
         self.labels = labels.numpy()
+        self._on_device = labels.to(device)
+        self._kept: list[Bank] = []
+        self._room = 0
+
+    def keep_embeddings(self, room: int = ROOM) -> None:
+        """Keeps the rows' embeddings from now on, for as long as the scorer lives: the supernet must not change any more.
+
+        Args:
+            room: Bytes; the blocks of rows that do not fit in are looked up for every group, as without this call.
+        """
+        self._room = room
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the embeddings that are kept."""
+        return sum(bank.nbytes for bank in self._kept)
 
     def __call__(self, paths: Paths) -> npt.NDArray[np.float64]:
         """AUC of every path, float64 of shape ``(paths,)``."""
-        return np.array([auc(row, self.labels) for row in self._logits(paths)])
+        return group_auc(self._logits(paths), self._on_device)
 
     def parts(self, paths: Paths) -> list[AUCParts]:
         """What each row contributes to the AUC of every path, to tell how sure a difference of two is."""
-        return [AUCParts.of(row, self.labels) for row in self._logits(paths)]
+        return [AUCParts.of(row, self.labels) for row in self._logits(paths).cpu().numpy()]
 
-    def _logits(self, paths: Paths) -> npt.NDArray[np.float32]:
-        logits: npt.NDArray[np.float32] = self.supernet.logits(paths, self.ids, block=self.block).cpu().numpy()
-        return logits
+    @torch.no_grad()
+    def _logits(self, paths: Paths) -> Tensor:
+        """Logits of shape ``(paths, rows)``."""
+        if len(paths) == 0:
+            return torch.zeros(0, len(self.ids), device=self.ids.device)
+        with evaluating(self.supernet):
+            group = self.supernet.group(paths)
+            return torch.cat([group(bank) for bank in self._banks()], dim=1)
+
+    def _banks(self) -> Iterator[Bank]:
+        for number, piece in enumerate(self.supernet.pieces(self.ids, self.block)):
+            if number < len(self._kept):
+                yield self._kept[number]
+                continue
+            bank = self.supernet.bank(piece)
+            if number == len(self._kept) and self.kept_bytes + bank.nbytes <= self._room:
+                self._kept.append(bank)
+            yield bank

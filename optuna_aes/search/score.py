@@ -45,6 +45,7 @@ def score(context: Context) -> None:
         return
     supernet = load_supernet(context)
     scorer = context.one_shot.scorer(supernet, context.task.dataset, seed=context.seed)
+    scorer.keep_embeddings()
     propose = proposer_of(context, supernet)
     queue, failed_before = WorkQueue(study), known.failed
     while not _done(context, known):

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from optuna_aes.data.dataset import Schema
 from optuna_aes.errors import InputError
+from optuna_aes.models.backbones.group import GroupProducts
 from optuna_aes.models.backbones.registry import BACKBONES
 from optuna_aes.models.model import CTRModel, ModelOptions, row_tables
 from optuna_aes.models.rows import RowAdam
@@ -62,7 +63,9 @@ def test_group_scoring_equals_a_plain_forward_pass(
     assert scored.shape == (len(paths), 90)
     for path, logits in zip(paths, scored, strict=True):
         for gradients in (False, True):
-            torch.testing.assert_close(logits, plain(supernet, path, ids, gradients=gradients), rtol=1e-4, atol=1e-5)
+            # Batch norm magnifies the rounding of units that hardly vary.
+            expected = plain(supernet, path, ids, gradients=gradients)
+            torch.testing.assert_close(logits, expected, rtol=1e-4, atol=5e-5 if batch_norm else 1e-5)
     # An FM makes of a field alone what it makes of none.
     told_apart = (paths > 0).sum(1) != 1 if backbone == "fm" else np.full(len(paths), True)
     distinct = {tuple(row.tolist()) for row, told in zip(scored, told_apart, strict=True) if told}
@@ -283,3 +286,44 @@ def test_the_scorer_gives_the_auc_of_the_same_rows_each_time(rows: int) -> None:
         assert not torch.equal(scorer.ids, other.ids)
     else:
         assert torch.equal(scorer.ids, ids_of(split))
+
+
+@pytest.mark.parametrize("backbone", ["deepfm", "autoint"])
+@pytest.mark.parametrize("room", [0, 20_000, 10**9])
+def test_what_is_kept_changes_no_score_and_is_bounded(
+    backbone: str, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supernet = make("prefix", backbone=backbone)
+    split = tiny_split(WITH_BAG, rows=800)
+    fresh, holding = (SubnetScorer(supernet, split, block=100) for _ in range(2))
+    holding.keep_embeddings(room)
+    expected = fresh(PATHS)
+    np.testing.assert_array_equal(holding(PATHS), expected)
+    looked_up: list[int] = []
+    bank = supernet.embedding.bank
+    monkeypatch.setattr(supernet.embedding, "bank", lambda ids: looked_up.append(len(ids)) or bank(ids))
+    np.testing.assert_array_equal(holding(PATHS), expected)
+    assert holding.kept_bytes <= room
+    held = 8 - len(looked_up)
+    assert (held == 0) == (room == 0)
+    assert (held == 8) == (room == 10**9)
+
+
+def test_more_than_half_of_a_group_shares_a_product_and_logits_stay_the_same() -> None:
+    supernet = make("prefix", backbone="deepfm")
+    ids = ids_of(tiny_split(WITH_BAG, rows=90))
+    like = np.array([[3, 1, 2, 0]] * 7)
+    like[np.arange(7), np.arange(7) % 4] = 3 - like[np.arange(7), np.arange(7) % 4]
+    columns = supernet.embedding.columns(like)
+    products = GroupProducts(supernet.backbone.tower.first.weight, supernet.backbone.tower.first.bias, columns)
+    multiplied = len(products.common[0]) + sum(len(at) for _, (at, _) in products.own)
+    assert multiplied < 0.6 * columns.used.sum()
+    alone = torch.cat([supernet.logits(path[None], ids) for path in like])
+    torch.testing.assert_close(supernet.logits(like, ids), alone, rtol=1e-5, atol=1e-5)
+
+
+def test_a_subnet_without_columns_scores_nothing_in_any_company() -> None:
+    supernet = make("prefix", PLAIN, backbone="mlp", batch_norm=True)
+    paths = np.array([[3, 3, 3], [3, 3, 2], [0, 0, 0], [3, 2, 3], [3, 3, 3]])
+    scorer = SubnetScorer(supernet, tiny_split(PLAIN, rows=300))
+    assert scorer(paths)[2] == 0.5

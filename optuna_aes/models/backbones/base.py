@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from optuna_aes.models.backbones.group import Columns, GroupPass
+
 
 class Backbone(nn.Module):
     """Turns field embeddings into a logit.
@@ -28,6 +30,7 @@ class Backbone(nn.Module):
 
     first_order: ClassVar[bool] = False
     by_field: ClassVar[bool] = False
+    groups: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -70,6 +73,16 @@ class Backbone(nn.Module):
 
         Returns:
             Shape ``(batch,)``.
+        """
+        raise NotImplementedError
+
+    def group(self, columns: Columns) -> GroupPass:
+        """The forward passes of a group of subnets, with what they have in common computed once.
+
+        Only backbones with ``groups`` have it; with the others each subnet has a forward pass of its own.
+
+        Args:
+            columns: What each of the subnets uses.
         """
         raise NotImplementedError
 

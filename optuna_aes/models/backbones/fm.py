@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from optuna_aes.models.backbones.base import Backbone, flatten
+from optuna_aes.models.backbones.group import Columns, GroupPass, GroupProducts, fm_sums, square_sums
 from optuna_aes.models.backbones.tower import TowerBackbone
 
 
@@ -37,6 +38,7 @@ class FM(Backbone):
     """A factorisation machine (Rendle, 2010): w_0 + Σ w_f + Σ_{f<g} <e_f, e_g>. It has no tower."""
 
     first_order = True
+    groups = True
 
     def __init__(self, widths: Sequence[tuple[int, int]], **options: Any) -> None:
         super().__init__(widths, **options)
@@ -53,6 +55,19 @@ class FM(Backbone):
         assert linear is not None
         return self.bias + linear + fm_interaction(groups)
 
+    def group(self, columns: Columns) -> GroupPass:
+        """See :meth:`Backbone.group`."""
+        sums = GroupProducts(fm_sums(columns, self.bias), self.bias.new_zeros(columns.width), columns)
+        squares = square_sums(columns, self.bias)
+
+        def logits(values: Tensor, linear: Tensor | None) -> Tensor:
+            assert linear is not None
+            known = self.bias + linear
+            pairs = zip(sums(values), squares(values.square()), strict=True)
+            return torch.stack([known + 0.5 * (total.square_().sum(1) - square[:, 0]) for total, square in pairs])
+
+        return logits
+
 
 class WideDeep(TowerBackbone):
     """Wide & Deep (Cheng et al., 2016, arXiv 1606.07792): first order + deep tower.
@@ -61,6 +76,7 @@ class WideDeep(TowerBackbone):
     """
 
     first_order = True
+    groups = True
 
     def forward(
         self,
@@ -74,11 +90,22 @@ class WideDeep(TowerBackbone):
         logits: Tensor = linear + self.tower(flatten(groups), columns)
         return logits
 
+    def group(self, columns: Columns) -> GroupPass:
+        """See :meth:`Backbone.group`."""
+        tower = self.tower_group(columns)
+
+        def logits(values: Tensor, linear: Tensor | None) -> Tensor:
+            assert linear is not None
+            return tower(values) + linear
+
+        return logits
+
 
 class DeepFM(TowerBackbone):
     """DeepFM (Guo, Tang, Ye, Li, He, 2017, arXiv 1703.04247): first order + factorisation machine + deep tower."""
 
     first_order = True
+    groups = True
 
     def forward(
         self,
@@ -90,4 +117,22 @@ class DeepFM(TowerBackbone):
         """See :meth:`Backbone.forward`."""
         assert linear is not None
         logits: Tensor = linear + fm_interaction(groups) + self.tower(flatten(groups), columns)
+        return logits
+
+    def group(self, columns: Columns) -> GroupPass:
+        """See :meth:`Backbone.group`. One product gives the first layer and the sums of the factorisation machine."""
+        layer = self.tower.first
+        units, sums = len(layer.weight), fm_sums(columns, layer.weight)
+        weight, bias = torch.cat([layer.weight, sums]), torch.cat([layer.bias, layer.bias.new_zeros(len(sums))])
+        first, squares = GroupProducts(weight, bias, columns), square_sums(columns, layer.weight)
+
+        def logits(values: Tensor, linear: Tensor | None) -> Tensor:
+            assert linear is not None
+            return torch.stack(
+                [
+                    self.tower.above(x[:, :units]) + 0.5 * (x[:, units:].square().sum(1) - square[:, 0]) + linear
+                    for x, square in zip(first(values), squares(values.square()), strict=True)
+                ]
+            )
+
         return logits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from optuna_aes.models.backbones.base import Backbone, apply_linear, flatten, quiet_linear, total_width
+from optuna_aes.models.backbones.group import Columns, GroupPass, GroupProducts
 
 
 def dropout(x: Tensor, share: float) -> Tensor:
@@ -70,13 +71,30 @@ class Tower(nn.Module):
             columns: If given, ``x`` holds only these columns of the full-width input, and only they are multiplied.
         """
         for i, layer in enumerate(self.hidden):
-            x = apply_linear(layer, x, columns if i == 0 else None)
-            if self.norms:
-                x = self.norms[i](x)
-            x = F.relu(x)
-            if self.dropout and self.training:
-                x = dropout(x, self.dropout)
+            x = self._activated(i, apply_linear(layer, x, columns if i == 0 else None))
         return apply_linear(self.out, x, None if len(self.hidden) else columns).squeeze(1)
+
+    @property
+    def first(self) -> nn.Linear:
+        """The first hidden layer, of a tower that has inputs."""
+        layer = self.hidden[0]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+    def above(self, x: Tensor) -> Tensor:
+        """Logits of shape ``(batch,)`` from what the first layer gave, shape ``(batch, units)``."""
+        x = self._activated(0, x)
+        for i, layer in enumerate(self.hidden[1:], start=1):
+            x = self._activated(i, layer(x))
+        logits: Tensor = self.out(x).squeeze(1)
+        return logits
+
+    def _activated(self, i: int, x: Tensor) -> Tensor:
+        """What layer ``i`` makes of its products."""
+        if self.norms:
+            x = self.norms[i](x)
+        x = F.relu(x, inplace=not torch.is_grad_enabled())
+        return dropout(x, self.dropout) if self.dropout and self.training else x
 
 
 class TowerBackbone(Backbone):
@@ -87,9 +105,20 @@ class TowerBackbone(Backbone):
         names = ("hidden", "batch_norm", "dropout", "batch_statistics")
         self.tower = Tower(total_width(widths), **{name: options[name] for name in names if name in options})
 
+    def tower_group(self, columns: Columns) -> Callable[..., Tensor]:
+        """The tower's part of :meth:`Backbone.group`; first-order sums are not looked at."""
+        first = GroupProducts(self.tower.first.weight, self.tower.first.bias, columns)
+
+        def logits(values: Tensor, linear: Tensor | None = None) -> Tensor:
+            return torch.stack([self.tower.above(x) for x in first(values)])
+
+        return logits
+
 
 class MLP(TowerBackbone):
     """A multilayer perceptron over the concatenated embeddings."""
+
+    groups = True
 
     def forward(
         self,
@@ -101,3 +130,7 @@ class MLP(TowerBackbone):
         """See :meth:`Backbone.forward`."""
         logits: Tensor = self.tower(flatten(groups), columns)
         return logits
+
+    def group(self, columns: Columns) -> GroupPass:
+        """See :meth:`Backbone.group`."""
+        return self.tower_group(columns)

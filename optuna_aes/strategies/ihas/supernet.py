@@ -173,7 +173,7 @@ class ClusterScorer(SubnetScorer):
             for count, i in supernet.clusterings().items()
         }
 
-    def _logits(self, paths: Paths) -> npt.NDArray[np.float32]:
+    def _logits(self, paths: Paths) -> Tensor:
         masks = [self._mask(path) for path in paths]
         # Pieces of equal length, as batch norm cannot take a last row on its own.
         pieces = torch.arange(len(self.ids), device=self.ids.device).tensor_split(
@@ -181,7 +181,7 @@ class ClusterScorer(SubnetScorer):
         )
         with torch.no_grad(), evaluating(self.supernet):
             blocks = [self._block(slice(int(p[0]), int(p[-1]) + 1), masks) for p in pieces]
-        return np.concatenate(blocks, axis=1)
+        return torch.cat(blocks, dim=1)
 
     def _mask(self, path: npt.NDArray[np.int64]) -> Tensor:
         """Which columns every cluster keeps, bool of shape ``(clusters, fields, D)``."""
@@ -191,7 +191,7 @@ class ClusterScorer(SubnetScorer):
         count = max(1, int((sizes > 0).any(1).sum()))
         return self.gated.kept(self.gated.position(count), sizes[:count])
 
-    def _block(self, rows: slice, masks: Sequence[Tensor]) -> npt.NDArray[np.float32]:
+    def _block(self, rows: slice, masks: Sequence[Tensor]) -> Tensor:
         ids = self.ids[rows]
         values, linear = self.gated.values(ids), self.gated.embedding.first_order(ids)
         logits = []
@@ -199,8 +199,7 @@ class ClusterScorer(SubnetScorer):
             kept = mask[self.assigned[len(mask)][rows]]
             present = kept.any(2) if self.gated.backbone.by_field else None
             logits.append(self.gated.backbone([values * kept], linear, present=present))
-        found: npt.NDArray[np.float32] = torch.stack(logits).cpu().numpy()
-        return found
+        return torch.stack(logits)
 
 
 def _pieces(ids: Tensor, block: int) -> Iterator[Tensor]:
