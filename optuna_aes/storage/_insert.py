@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,6 +28,9 @@ USER_ATTRS = models.TrialUserAttributeModel.__table__
 SYSTEM_ATTRS = models.TrialSystemAttributeModel.__table__
 
 Row = dict[str, Any]
+
+# MySQL keeps no parts of a second in Optuna's columns, and rounds; others keep microseconds.
+_PRECISION = {"mysql": timedelta(seconds=1), "mariadb": timedelta(seconds=1)}
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,7 @@ def rows_of(templates: Sequence[FrozenTrial]) -> Rows:
             }
             for name, value in trial.params.items()
         ]
-        for objective, value in enumerate(trial.values or ()):
-            stored, kind = models.TrialValueModel.value_to_stored_repr(value)
-            details[VALUES].append({"trial_id": at, "objective": objective, "value": stored, "value_type": kind})
+        details[VALUES] += value_rows(at, trial.values or ())
         for table, attrs in ((USER_ATTRS, trial.user_attrs), (SYSTEM_ATTRS, trial.system_attrs)):
             details[table] += [{"trial_id": at, "key": key, "value_json": json.dumps(v)} for key, v in attrs.items()]
         details[INTERMEDIATE] += [
@@ -75,17 +77,20 @@ def rows_of(templates: Sequence[FrozenTrial]) -> Rows:
     return Rows([_trial(trial) for trial in templates], details, texts.by_name)
 
 
-def insert(connection: Connection, study_id: int, rows: Rows, known: Mapping[str, str]) -> list[int]:
-    """Writes a group under its study's lock.
+def insert(
+    connection: Connection, study_id: int, rows: Rows, known: Mapping[str, str], tries: list[list[int]]
+) -> tuple[list[int], list[int]]:
+    """Writes a group under its study's lock, unless an earlier try has done so.
 
     Args:
         connection: A connection whose transaction is the caller's.
         study_id: The study.
         rows: The group.
         known: Distributions that are known to go with the study's trials, as JSON by parameter.
+        tries: The ids that the trials got in earlier tries, of which nobody knows what came of them; gets this one's too.
 
     Returns:
-        The numbers that the trials got.
+        The numbers and ids that the trials got.
 
     Raises:
         KeyError: If there is no such study.
@@ -94,6 +99,10 @@ def insert(connection: Connection, study_id: int, rows: Rows, known: Mapping[str
     locked = sa.select(STUDIES.c.study_id).where(STUDIES.c.study_id == study_id).with_for_update()
     if connection.execute(locked).one_or_none() is None:
         raise KeyError(models.NOT_FOUND_MSG)
+    for ids in tries:
+        numbers = _numbers_of(connection, study_id, ids, rows)
+        if numbers is not None:
+            return numbers, ids
     for name, text in rows.distributions.items():
         if known.get(name) != text:
             there = _distribution(connection, study_id, name)
@@ -108,11 +117,40 @@ def insert(connection: Connection, study_id: int, rows: Rows, known: Mapping[str
     connection.execute(sa.insert(TRIALS), new)
     # Not by RETURNING, which MySQL does not have.
     mine = sa.select(TRIALS.c.trial_id).where(TRIALS.c.study_id == study_id, TRIALS.c.trial_id > before)
-    ids = connection.execute(mine.order_by(TRIALS.c.number)).scalars().all()
+    ids = list(connection.execute(mine.order_by(TRIALS.c.number)).scalars())
+    tries.append(ids)
     for table, details in rows.details.items():
         if details:
             connection.execute(sa.insert(table), [{**row, "trial_id": ids[row["trial_id"]]} for row in details])
-    return numbers
+    return numbers, ids
+
+
+def _numbers_of(connection: Connection, study_id: int, ids: Sequence[int], rows: Rows) -> list[int] | None:
+    """The numbers of a group that an earlier try recorded; None if it did not.
+
+    An id alone is no proof: of a transaction that was rolled back, some databases give it away again. So what trials hold
+    from their beginning to their end is compared as well.
+    """
+    trial = TRIALS.c
+    query = sa.select(trial.number, trial.datetime_start).where(trial.study_id == study_id, trial.trial_id.in_(ids))
+    found = connection.execute(query.order_by(trial.number)).all()
+    starts = [row["datetime_start"] for row in rows.trials]
+    if len(found) < len(ids) or not all(
+        start is None or is_at(connection, there.datetime_start, start)
+        for start, there in zip(starts, found, strict=True)
+    ):
+        return None
+    for table, names in ((PARAMS, ("param_name", "param_value")), (SYSTEM_ATTRS, ("key", "value_json"))):
+        query = sa.select(table.c.trial_id, *(table.c[name] for name in names)).where(table.c.trial_id.in_(ids))
+        there = {tuple(row) for row in connection.execute(query)}
+        if not {(ids[row["trial_id"]], *(row[name] for name in names)) for row in rows.details[table]} <= there:
+            return None
+    return [row.number for row in found]
+
+
+def is_at(connection: Connection, stored: datetime | None, time: datetime) -> bool:
+    """Whether a time that a database holds is this one, as far as the database can tell."""
+    return stored is not None and abs(stored - time) <= _PRECISION.get(connection.dialect.name, timedelta(0))
 
 
 def _distribution(connection: Connection, study_id: int, name: str) -> str | None:
@@ -136,6 +174,14 @@ class _Texts:
         if there != text:
             check_distribution_compatibility(json_to_distribution(there), distribution)
         return text
+
+
+def value_rows(trial_id: int, values: Sequence[float]) -> list[Row]:
+    """A trial's values as rows; infinite ones are told by their kind."""
+    stored = [models.TrialValueModel.value_to_stored_repr(value) for value in values]
+    return [
+        {"trial_id": trial_id, "objective": at, "value": v, "value_type": kind} for at, (v, kind) in enumerate(stored)
+    ]
 
 
 def _trial(template: FrozenTrial) -> Row:

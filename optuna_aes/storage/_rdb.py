@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from optuna_aes.samplers.trials import backend_of
 from optuna_aes.storage._messages import one_line
+from optuna_aes.storage._outage import watch
 
 T = TypeVar("T")
 
@@ -45,6 +46,7 @@ class EnginePlugin(CreateEnginePlugin):
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _set_pragmas)
         ensure_row_locks(engine)
+        watch(engine)
 
 
 plugins.register(PLUGIN, __name__, EnginePlugin.__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -16,7 +16,9 @@ from optuna.storages import RDBStorage
 
 from optuna_aes.errors import StorageError
 from optuna_aes.storage._messages import explained, safe_url
+from optuna_aes.storage._outage import PATIENCE, Outage, outlast
 from optuna_aes.storage._rdb import retry_races
+from optuna_aes.storage.durable import DurableStorage
 from optuna_aes.storage.engine import open_storage
 
 CHUNK_BYTES = 2**20  # below MySQL's smallest default packet, and little to hold in memory
@@ -77,6 +79,12 @@ class RDBArtifactStore:
         self._storage = open_storage(storage)
         self._has_tables = False
 
+    @property
+    def _outage(self) -> Outage:
+        if isinstance(self._storage, DurableStorage):
+            return self._storage.outage
+        return Outage(self._storage.engine, PATIENCE)
+
     def open_reader(self, artifact_id: str) -> BinaryIO:
         """Open an artifact for reading from start to end.
 
@@ -89,14 +97,11 @@ class RDBArtifactStore:
         Raises:
             ArtifactNotFound: If there is no such artifact.
         """
-        with self._errors(f"read artifact {artifact_id}"):
-            if not self._tables_exist():
-                raise ArtifactNotFound(f"no artifact {artifact_id} in {safe_url(self._storage.url)}")
-            with self._storage.engine.connect() as connection:
-                blob = connection.execute(sa.select(_BLOBS).where(_BLOBS.c.artifact_id == artifact_id)).one_or_none()
-        if blob is None:
+        query = sa.select(_BLOBS).where(_BLOBS.c.artifact_id == artifact_id)
+        found = self._read(f"read artifact {artifact_id}", query)
+        if not found:
             raise ArtifactNotFound(f"no artifact {artifact_id} in {safe_url(self._storage.url)}")
-        return io.BufferedReader(_BlobReader(self, blob), buffer_size=CHUNK_BYTES)
+        return io.BufferedReader(_BlobReader(self, found[0]), buffer_size=CHUNK_BYTES)
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
         """Store an artifact whole, or not at all. One of the same name is replaced.
@@ -112,19 +117,20 @@ class RDBArtifactStore:
             raise StorageError(
                 f"an artifact's name has 1 to 255 characters, and {artifact_id!r} has {len(artifact_id)}"
             )
-        digest, size, number = hashlib.sha256(), 0, 0
-        with self._errors(f"write artifact {artifact_id}"):
-            self._create_tables()
+        start = content_body.tell() if content_body.seekable() else None
+
+        def attempt() -> None:
+            if start is not None:
+                content_body.seek(start)
             with self._storage.engine.begin() as connection:
-                _delete(connection, artifact_id)
-                for number, data in enumerate(_chunks(content_body), start=1):
-                    digest.update(data)
-                    size += len(data)
-                    row = {"artifact_id": artifact_id, "number": number - 1, "data": data}
-                    connection.execute(sa.insert(_CHUNKS), row)
-                header = {"artifact_id": artifact_id, "size": size, "sha256": digest.hexdigest(), "chunks": number}
-                created = datetime.now(timezone.utc).replace(tzinfo=None)
-                connection.execute(sa.insert(_BLOBS), {**header, "created": created})
+                _write(connection, artifact_id, content_body)
+
+        with self._errors(f"write artifact {artifact_id}"):
+            outlast(self._outage, self._create_tables)
+            if start is None:  # what is read of it once is gone
+                attempt()
+            else:
+                outlast(self._outage, attempt)
 
     def remove(self, artifact_id: str) -> None:
         """Delete an artifact.
@@ -135,12 +141,19 @@ class RDBArtifactStore:
         Raises:
             ArtifactNotFound: If there is no such artifact.
         """
+        tries = 0
+
+        def attempt() -> bool:
+            nonlocal tries
+            tries += 1
+            if not self._tables_exist():
+                return False
+            with self._storage.engine.begin() as connection:
+                return _delete(connection, artifact_id) > 0
+
         with self._errors(f"remove artifact {artifact_id}"):
-            found = 0
-            if self._tables_exist():
-                with self._storage.engine.begin() as connection:
-                    found = _delete(connection, artifact_id)
-            if not found:
+            # Gone at a second try: the first one's answer was lost.
+            if not outlast(self._outage, attempt) and tries == 1:
                 raise ArtifactNotFound(f"no artifact {artifact_id} in {safe_url(self._storage.url)}")
 
     def stored(self, prefix: str = "") -> Iterator[Stored]:
@@ -151,21 +164,28 @@ class RDBArtifactStore:
         """
         blob = _BLOBS.c
         query = sa.select(blob.artifact_id, blob.size, blob.created).order_by(blob.created, blob.artifact_id)
-        with self._errors("list artifacts"):
-            if not self._tables_exist():
-                return
-            with self._storage.engine.connect() as connection:
-                found = connection.execute(query.where(blob.artifact_id.startswith(prefix, autoescape=True))).all()
-        for name, size, created in found:
-            yield Stored(name, int(size), created.replace(tzinfo=timezone.utc))
+        query = query.where(blob.artifact_id.startswith(prefix, autoescape=True))
+        for row in self._read("list artifacts", query):
+            yield Stored(row.artifact_id, int(row.size), row.created.replace(tzinfo=timezone.utc))
 
     def _read_chunk(self, artifact_id: str, number: int) -> bytes:
         where = (_CHUNKS.c.artifact_id == artifact_id) & (_CHUNKS.c.number == number)
-        with self._errors(f"read artifact {artifact_id}"), self._storage.engine.connect() as connection:
-            data = connection.execute(sa.select(_CHUNKS.c.data).where(where)).scalar_one_or_none()
-        if data is None:
+        found = self._read(f"read artifact {artifact_id}", sa.select(_CHUNKS.c.data).where(where))
+        if not found:
             raise DamagedArtifactError(f"artifact {artifact_id} is damaged: chunk {number} is missing")
-        return bytes(data)
+        return bytes(found[0].data)
+
+    def _read(self, action: str, query: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
+        """Rows of our tables; none where there are no tables yet."""
+
+        def attempt() -> Sequence[sa.Row[Any]]:
+            if not self._tables_exist():
+                return []
+            with self._storage.engine.connect() as connection:
+                return connection.execute(query).all()
+
+        with self._errors(action):
+            return outlast(self._outage, attempt)
 
     def _tables_exist(self) -> bool:
         if not self._has_tables:
@@ -224,6 +244,18 @@ def _chunks(body: BinaryIO) -> Iterator[bytes]:
             buffer = io.BytesIO()
     if buffer.tell():
         yield buffer.getvalue()
+
+
+def _write(connection: sa.Connection, artifact_id: str, body: BinaryIO) -> None:
+    _delete(connection, artifact_id)
+    digest, size, number = hashlib.sha256(), 0, 0
+    for number, data in enumerate(_chunks(body), start=1):
+        digest.update(data)
+        size += len(data)
+        connection.execute(sa.insert(_CHUNKS), {"artifact_id": artifact_id, "number": number - 1, "data": data})
+    header = {"artifact_id": artifact_id, "size": size, "sha256": digest.hexdigest(), "chunks": number}
+    created = datetime.now(timezone.utc).replace(tzinfo=None)
+    connection.execute(sa.insert(_BLOBS), {**header, "created": created})
 
 
 def _delete(connection: sa.Connection, artifact_id: str) -> int:

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from optuna.storages import BaseStorage, RDBStorage
-from optuna.trial import FrozenTrial
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.engine import Connection
 
 from optuna_aes.errors import InputError
 from optuna_aes.samplers.trials import TrialRows
 from optuna_aes.storage._messages import explained
+from optuna_aes.storage._outage import outlast
 from optuna_aes.storage._rdb import ensure_row_locks, rdb_of, retry_races
+from optuna_aes.storage.durable import DurableStorage
 
 if TYPE_CHECKING:
     from optuna import Study
+
+T = TypeVar("T")
 
 # Optuna's tables as _insert.py and _select.py know them. Optuna changes this name whenever it changes a table.
 KNOWN_SCHEMA = "v3.2.0.a"
 
 
-class BulkStorage(RDBStorage):
+class BulkStorage(DurableStorage):
     """An RDBStorage that also records a group of trials in one transaction, and reads a study as arrays.
 
     Stock Optuna takes several statements for every parameter of a trial. Here a group takes one per table, and leaves the
     same rows: every Optuna tool reads them, and stock workers may write to the same study meanwhile. Where the database has
     a schema that is not known here, all of it falls back to Optuna's own calls.
+
+    While the database is away, all calls wait for it; what was done is not done again, even where its answer was lost.
 
     Args:
         args: As RDBStorage takes them.
@@ -41,7 +49,7 @@ class BulkStorage(RDBStorage):
     @cached_property
     def knows_schema(self) -> bool:
         """Whether the database's tables are those that are written and read here without Optuna."""
-        return self.get_current_version() == KNOWN_SCHEMA
+        return outlast(self.outage, self.get_current_version) == KNOWN_SCHEMA
 
     @cached_property
     def reads_trials(self) -> bool:
@@ -70,22 +78,51 @@ class BulkStorage(RDBStorage):
         """
         if not self.knows_schema:
             return _one_by_one(self, study_id, template_trials)
-        if not template_trials:
-            return []
+        return self._record(study_id, template_trials)[0] if template_trials else []
+
+    def _record(self, study_id: int, templates: Sequence[FrozenTrial]) -> tuple[list[int], list[int]]:
+        """The numbers and ids of trials that are recorded together."""
         from optuna_aes.storage._insert import insert, rows_of
 
-        rows = rows_of(template_trials)
+        rows, tries = rows_of(templates), list[list[int]]()
 
-        def attempt() -> list[int]:
+        def attempt() -> tuple[list[int], list[int]]:
             with self.engine.begin() as connection:
-                return insert(connection, study_id, rows, self._distributions.get(study_id, {}))
+                return insert(connection, study_id, rows, self._distributions.get(study_id, {}), tries)
 
         ensure_row_locks(self.engine)
-        with explained(f"record {len(template_trials)} trials", self.engine):
-            # A deadlock wrote nothing. After a lost connection nobody knows, and a second time may be one too many.
-            numbers = retry_races(attempt)
+        with explained(f"record {len(templates)} trials", self.engine):
+            # A deadlock wrote nothing. What a lost connection wrote, the next try finds.
+            found = outlast(self.outage, lambda: retry_races(attempt))
         self._distributions.setdefault(study_id, {}).update(rows.distributions)
-        return numbers
+        return found
+
+    def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
+        # Optuna's own tries again after any error of the database, which makes two trials of one whose answer was lost.
+        if not self.knows_schema:
+            return super()._create_new_trial(study_id, template_trial)
+        # Without a template it is one that begins now.
+        trial = create_trial(state=TrialState.RUNNING) if template_trial is None else copy.deepcopy(template_trial)
+        (trial.number,), (trial._trial_id,) = self._record(study_id, [trial])
+        return trial
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        """Changes a trial's state as Optuna does; its answer is right even after a commit whose answer was lost."""
+        if not self.knows_schema:
+            return super().set_trial_state_values(trial_id, state, values)
+        from optuna_aes.storage._state import change_state, utc_now
+
+        now, again = utc_now(), False
+
+        def attempt() -> bool:
+            nonlocal again
+            before, again = again, True
+            with self.engine.begin() as connection:
+                return change_state(connection, trial_id, state, values, now=now, again=before)
+
+        ensure_row_locks(self.engine)
+        with explained(f"set trial {trial_id} to {state.name}", self.engine):
+            return outlast(self.outage, lambda: retry_races(attempt))
 
     def read_trials(
         self, study_id: int, names: Sequence[str], *, objectives: int, after: int = -1, unfinished: Sequence[int] = ()
@@ -107,8 +144,8 @@ class BulkStorage(RDBStorage):
         """
         from optuna_aes.storage._select import Selection, select
 
-        with explained("read the study's trials", self.engine), self.engine.connect() as connection:
-            return select(connection, Selection(study_id, tuple(names), objectives, after, tuple(unfinished)))
+        selection = Selection(study_id, tuple(names), objectives, after, tuple(unfinished))
+        return self._read(lambda connection: select(connection, selection))
 
     def read_user_attr(self, study_id: int, key: str) -> dict[int, Any]:
         """Reads one user attribute of all trials that have it by one query, where :attr:`knows_schema`.
@@ -125,8 +162,15 @@ class BulkStorage(RDBStorage):
         """
         from optuna_aes.storage._select import user_attr
 
-        with explained("read the study's trials", self.engine), self.engine.connect() as connection:
-            return user_attr(connection, study_id, key)
+        return self._read(lambda connection: user_attr(connection, study_id, key))
+
+    def _read(self, query: Callable[[Connection], T]) -> T:
+        def attempt() -> T:
+            with self.engine.connect() as connection:
+                return query(connection)
+
+        with explained("read the study's trials", self.engine):
+            return outlast(self.outage, attempt)
 
     def delete_study(self, study_id: int) -> None:
         """Deletes a study, as Optuna does."""

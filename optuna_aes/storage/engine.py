@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, OptunaError
@@ -16,9 +18,12 @@ from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 
 from optuna_aes.errors import StorageError
 from optuna_aes.storage._messages import one_line, safe_url
+from optuna_aes.storage._outage import PATIENCE, is_unavailable, pause
 from optuna_aes.storage._rdb import PLUGIN, ensure_row_locks, retry_races
 from optuna_aes.storage.bulk import BulkStorage
 from optuna_aes.storage.claims import RequeueTrial
+
+T = TypeVar("T")
 
 BUSY_TIMEOUT = 60  # seconds a SQLite writer waits for another
 CONNECT_TIMEOUT = 10  # seconds until a server that does not answer counts as unreachable
@@ -33,6 +38,8 @@ def open_storage(
     grace_period: int | None = 120,
     max_retry: int | None = 3,
     must_exist: bool = False,
+    patience: float = PATIENCE,
+    wait: float = 0.0,
 ) -> RDBStorage:
     """Open the database that holds the studies, and create Optuna's tables where they are not there yet.
 
@@ -47,6 +54,8 @@ def open_storage(
         grace_period: Seconds without a sign of life after which another worker takes the trial over.
         max_retry: How often one trial is taken over, or None for no limit.
         must_exist: Whether a database without studies is an error, as it is for whoever only reads.
+        patience: Seconds that later calls wait for a database that went away, before they fail.
+        wait: Seconds to wait for one that cannot be reached now; a mistake in the URL is then told that much later.
 
     Returns:
         The storage; of a URL a :class:`BulkStorage`, which records groups of trials at once and reads them as arrays.
@@ -64,7 +73,8 @@ def open_storage(
     if file is None and parsed.get_backend_name() == "sqlite":
         heartbeat_interval = None  # a database in memory is another one in the heartbeat's thread
     kwargs = _engine_kwargs(parsed)
-    try:
+
+    def attempt() -> RDBStorage:
         has_schema = False if is_new else _find_schema(parsed, kwargs, must_exist)
         with warnings.catch_warnings():
             # Heartbeats are "experimental" in Optuna; the user did not ask for them and cannot act on the warning.
@@ -76,7 +86,11 @@ def open_storage(
                 heartbeat_interval=heartbeat_interval,
                 grace_period=grace_period,
                 heartbeat_stale_trial_callback=RequeueTrial(max_retry=max_retry),
+                patience=patience,
             )
+
+    try:
+        return _until(time.monotonic() + wait, attempt)
     except (SQLAlchemyError, OptunaError, ImportError, OSError, TypeError) as error:
         if is_new:
             _remove_if_empty(file)
@@ -171,6 +185,19 @@ def _check_sqlite_file(url: URL, must_exist: bool) -> Path | None:
         if not os.access(folder, os.W_OK):
             raise StorageError(f"the storage {file} cannot be created: the folder {folder} cannot be written")
     return file
+
+
+def _until(deadline: float, attempt: Callable[[], T]) -> T:
+    """Does something that needs the database, again while that cannot be reached and the time has not come."""
+    tries = 0
+    while True:
+        try:
+            return attempt()
+        except (SQLAlchemyError, OptunaError) as error:  # noqa: PERF203
+            if not is_unavailable(error) or time.monotonic() >= deadline:
+                raise
+            time.sleep(pause(tries))
+            tries += 1
 
 
 def _find_schema(url: URL, kwargs: dict[str, Any], must_exist: bool) -> bool:
