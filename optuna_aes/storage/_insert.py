@@ -99,10 +99,8 @@ def insert(
     locked = sa.select(STUDIES.c.study_id).where(STUDIES.c.study_id == study_id).with_for_update()
     if connection.execute(locked).one_or_none() is None:
         raise KeyError(models.NOT_FOUND_MSG)
-    for ids in tries:
-        numbers = _numbers_of(connection, study_id, ids, rows)
-        if numbers is not None:
-            return numbers, ids
+    if (done := recorded(connection, study_id, rows, tries)) is not None:
+        return done
     for name, text in rows.distributions.items():
         if known.get(name) != text:
             there = _distribution(connection, study_id, name)
@@ -123,6 +121,17 @@ def insert(
         if details:
             connection.execute(sa.insert(table), [{**row, "trial_id": ids[row["trial_id"]]} for row in details])
     return numbers, ids
+
+
+def recorded(
+    connection: Connection, study_id: int, rows: Rows, tries: Sequence[list[int]]
+) -> tuple[list[int], list[int]] | None:
+    """What earlier tries of :func:`insert` came to: the trials' numbers and ids, or None if none was committed."""
+    for ids in tries:
+        numbers = _numbers_of(connection, study_id, ids, rows)
+        if numbers is not None:
+            return numbers, ids
+    return None
 
 
 def _numbers_of(connection: Connection, study_id: int, ids: Sequence[int], rows: Rows) -> list[int] | None:

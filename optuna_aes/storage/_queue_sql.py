@@ -13,10 +13,12 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Connection
 
-from optuna_aes.storage._insert import STUDIES, TRIALS, USER_ATTRS, VALUES, insert, rows_of
+from optuna_aes.storage._insert import STUDIES, TRIALS, USER_ATTRS, VALUES, insert, recorded, rows_of
 from optuna_aes.storage._messages import explained
+from optuna_aes.storage._outage import LONGEST_PAUSE, outlast
 from optuna_aes.storage._rdb import ensure_row_locks, retry_races
 from optuna_aes.storage.bulk import KNOWN_SCHEMA, BulkStorage
+from optuna_aes.storage.durable import outage_of
 from optuna_aes.storage.queue import WORKER, Decision, Outcome, Running
 
 T = TypeVar("T")
@@ -43,15 +45,19 @@ class SqlBackend:
     def __init__(self, storage: RDBStorage, study_id: int) -> None:
         ensure_row_locks(storage.engine)
         self.engine = storage.engine
+        self.outage = outage_of(storage)
+        self.interval = storage.heartbeat_interval or 0
         self.study_id = study_id
         # What is known of the study's distributions need not be asked for with every group.
         self.distributions: dict[int, dict[str, str]] = getattr(storage, "_distributions", {})
 
     def add(self, trials: Sequence[FrozenTrial], first: int | None, decision: Decision | None) -> dict[int, int] | None:
         """See the protocol."""
-        rows = rows_of(trials)
+        rows, tries = rows_of(trials), list[list[int]]()
 
         def work(connection: Connection) -> dict[int, int] | None:
+            if (done := recorded(connection, self.study_id, rows, tries)) is not None:
+                return dict(zip(done[1], done[0], strict=True))
             count = sa.select(sa.func.count(TRIALS.c.trial_id)).where(TRIALS.c.study_id == self.study_id)
             if first is not None and connection.execute(count).scalar() != first:
                 return None
@@ -59,13 +65,10 @@ class SqlBackend:
                 return None
             if not trials:
                 return {}
-            numbers = insert(connection, self.study_id, rows, self.distributions.get(self.study_id, {}))
-            mine = sa.select(TRIALS.c.trial_id, TRIALS.c.number, TRIALS.c.state).where(
-                TRIALS.c.study_id == self.study_id, TRIALS.c.number.in_(numbers)
-            )
-            added = connection.execute(mine.order_by(TRIALS.c.number)).all()
-            self._start_beating(connection, [row.trial_id for row in added if row.state == TrialState.RUNNING])
-            return {row.trial_id: row.number for row in added}
+            numbers, ids = insert(connection, self.study_id, rows, self.distributions.get(self.study_id, {}), tries)
+            running = [i for i, row in zip(ids, rows.trials, strict=True) if row["state"] == TrialState.RUNNING]
+            self._start_beating(connection, running)
+            return dict(zip(ids, numbers, strict=True))
 
         added = self._locked(f"lay out {len(trials)} trials", work)
         if added:
@@ -79,6 +82,8 @@ class SqlBackend:
         )
 
         def work(connection: Connection) -> dict[int, int]:
+            if (held := self._under(connection, mark)) is not None:  # by an earlier try, whose answer was lost
+                return held
             # The rows too, as a stock worker takes a trial without the study's lock.
             rows = connection.execute(waiting.order_by(TRIALS.c.number).limit(limit).with_for_update()).all()
             found: dict[int, int] = {row.trial_id: row.number for row in rows}
@@ -94,8 +99,13 @@ class SqlBackend:
 
     def finish(self, mark: str, outcomes: Mapping[int, Outcome]) -> set[int]:
         """See the protocol."""
+        tries = 0
 
         def work(connection: Connection) -> set[int]:
+            nonlocal tries
+            tries += 1
+            # Those that an earlier try ended, whose answer was lost, are under the name still.
+            ended = self._mine(connection, mark, list(outcomes), ended=True) if tries > 1 else set()
             mine = self._mine(connection, mark, list(outcomes))
             for state in {outcomes[trial_id].state for trial_id in mine}:
                 ids = [trial_id for trial_id in mine if outcomes[trial_id].state == state]
@@ -104,7 +114,7 @@ class SqlBackend:
             if values:
                 connection.execute(sa.insert(VALUES), values)
             _set_attrs(connection, {trial_id: outcomes[trial_id].attrs for trial_id in mine})
-            return mine
+            return mine | ended
 
         return self._locked(f"finish {len(outcomes)} trials", work) if outcomes else set()
 
@@ -125,8 +135,7 @@ class SqlBackend:
 
     def holding(self, mark: str, ids: Sequence[int]) -> set[int]:
         """See the protocol."""
-        with explained("look at a trial", self.engine), self.engine.connect() as connection:
-            return self._mine(connection, mark, ids)
+        return self._look("look at a trial", lambda connection: self._mine(connection, mark, ids))
 
     def running(self) -> list[Running]:
         """See the protocol."""
@@ -136,9 +145,14 @@ class SqlBackend:
         columns = (TRIALS.c.trial_id, TRIALS.c.number, USER_ATTRS.c.value_json, HEARTBEATS.c.heartbeat)
         query = sa.select(*columns, sa.func.now().label("now")).select_from(source)
         query = query.where(TRIALS.c.study_id == self.study_id, TRIALS.c.state == TrialState.RUNNING)
-        with explained("look at the running trials", self.engine), self.engine.connect() as connection:
-            rows = connection.execute(query).all()
-        return [Running(row.trial_id, row.number, _named(row.value_json), _silent(row)) for row in rows]
+        rows = self._look("look at the running trials", lambda connection: connection.execute(query).all())
+        # While the database was away nobody could give a sign of life: they get the time to do so.
+        just_back = self.outage.ended_within(self.interval + 2 * LONGEST_PAUSE)
+        silent = [None if row.heartbeat is None else 0.0 if just_back else _silent(row) for row in rows]
+        return [
+            Running(row.trial_id, row.number, _named(row.value_json), seconds)
+            for row, seconds in zip(rows, silent, strict=True)
+        ]
 
     def beat(self, mark: str, ids: Sequence[int]) -> None:
         """See the protocol."""
@@ -162,19 +176,38 @@ class SqlBackend:
                 return work(connection)
 
         with explained(action, self.engine):
-            return retry_races(attempt)
+            return outlast(self.outage, lambda: retry_races(attempt))
+
+    def _look(self, action: str, query: Callable[[Connection], T]) -> T:
+        def attempt() -> T:
+            with self.engine.connect() as connection:
+                return query(connection)
+
+        with explained(action, self.engine):
+            return outlast(self.outage, attempt)
 
     def _any_waiting(self, waiting: sa.Select[Any]) -> bool:
-        with explained("look for waiting trials", self.engine), self.engine.connect() as connection:
-            return connection.execute(waiting.limit(1)).first() is not None
+        query = waiting.limit(1)
+        return self._look("look for waiting trials", lambda connection: connection.execute(query).first()) is not None
 
-    def _mine(self, connection: Connection, mark: str | None, ids: Sequence[int]) -> set[int]:
-        """Those of the trials that are running under the name."""
+    def _under(self, connection: Connection, mark: str) -> dict[int, int] | None:
+        """The numbers by id of the trials that are running under a name; None if there are none."""
+        named = (USER_ATTRS.c.trial_id == TRIALS.c.trial_id) & (USER_ATTRS.c.key == WORKER)
+        query = sa.select(TRIALS.c.trial_id, TRIALS.c.number).join(USER_ATTRS, named)
+        query = query.where(
+            TRIALS.c.study_id == self.study_id, TRIALS.c.state == TrialState.RUNNING, USER_ATTRS.c.value_json == mark
+        )
+        rows = connection.execute(query.order_by(TRIALS.c.number)).all()
+        return {row.trial_id: row.number for row in rows} or None
+
+    def _mine(self, connection: Connection, mark: str | None, ids: Sequence[int], *, ended: bool = False) -> set[int]:
+        """Those of the trials that are running, or have ended, under the name."""
         source = TRIALS.outerjoin(
             USER_ATTRS, (USER_ATTRS.c.trial_id == TRIALS.c.trial_id) & (USER_ATTRS.c.key == WORKER)
         )
         query = sa.select(TRIALS.c.trial_id, USER_ATTRS.c.value_json).select_from(source)
-        query = query.where(TRIALS.c.trial_id.in_(ids), TRIALS.c.state == TrialState.RUNNING)
+        states = [state for state in TrialState if state.is_finished()] if ended else [TrialState.RUNNING]
+        query = query.where(TRIALS.c.trial_id.in_(ids), TRIALS.c.state.in_(states))
         return {row.trial_id for row in connection.execute(query) if _named(row.value_json) == mark}
 
     def _change(self, connection: Connection, ids: Any, **values: Any) -> None:

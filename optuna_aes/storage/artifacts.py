@@ -16,9 +16,9 @@ from optuna.storages import RDBStorage
 
 from optuna_aes.errors import StorageError
 from optuna_aes.storage._messages import explained, safe_url
-from optuna_aes.storage._outage import PATIENCE, Outage, outlast
+from optuna_aes.storage._outage import outlast
 from optuna_aes.storage._rdb import retry_races
-from optuna_aes.storage.durable import DurableStorage
+from optuna_aes.storage.durable import outage_of
 from optuna_aes.storage.engine import open_storage
 
 CHUNK_BYTES = 2**20  # below MySQL's smallest default packet, and little to hold in memory
@@ -77,13 +77,8 @@ class RDBArtifactStore:
 
     def __init__(self, storage: RDBStorage | str) -> None:
         self._storage = open_storage(storage)
+        self._outage = outage_of(self._storage)
         self._has_tables = False
-
-    @property
-    def _outage(self) -> Outage:
-        if isinstance(self._storage, DurableStorage):
-            return self._storage.outage
-        return Outage(self._storage.engine, PATIENCE)
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
         """Open an artifact for reading from start to end.

@@ -110,3 +110,8 @@ class DurableStorage(RDBStorage):
         if self.outage.ended_within((self.heartbeat_interval or 0) + 2 * LONGEST_PAUSE):
             return []
         return self._find_stale(study_id)
+
+
+def outage_of(storage: RDBStorage) -> Outage:
+    """What is known of the absence of a storage's database, of whatever kind the storage is."""
+    return storage.outage if isinstance(storage, DurableStorage) else Outage(storage.engine, PATIENCE)

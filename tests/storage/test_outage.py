@@ -28,7 +28,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
 from optuna_aes.errors import StorageError
-from optuna_aes.storage import BulkStorage, RDBArtifactStore, add_trials, open_storage
+from optuna_aes.storage import BulkStorage, Outcome, RDBArtifactStore, WorkQueue, add_trials, open_storage
 
 BOTH = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
 SIZES = {"size:a": CategoricalDistribution((0, 1, 2))}
@@ -174,6 +174,42 @@ def test_a_trial_is_claimed_by_one(opened: BulkStorage, study: optuna.Study) -> 
             assert opened.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
         assert not opened.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
         assert opened.get_trial(trial._trial_id).datetime_start is not None
+
+
+def test_the_queue(opened: BulkStorage, study: optuna.Study) -> None:
+    """Laid out, taken, ended and given back once, with the answer lost each time."""
+    queue, total = WorkQueue(study), 0
+    for lost in losing(opened):
+        times = lost.left
+        waiting = [create_trial(state=TrialState.WAITING, user_attrs={"aes:work": True}) for _ in range(3)]
+        with lost:
+            assert queue.add(waiting, first=total)
+        lost.left = times
+        with lost:
+            hold = queue.claim(2)
+        assert hold is not None
+        assert hold.numbers == [total, total + 1]
+        hold.check()
+        lost.left = times
+        with lost:
+            assert hold.finish({total: Outcome([1.0, 2.0])}) == [total]
+        assert hold.finish({total: Outcome([1.0, 2.0])}) == []
+        lost.left = times
+        with lost:
+            hold.release({total + 1: {"a": 1}})
+        states = [t.state.name for t in study.get_trials()[total:]]
+        assert states == ["COMPLETE", "WAITING", "WAITING"]
+        lost.left = times
+        with lost:
+            mine = queue.hold([create_trial(state=TrialState.RUNNING), *some(1)], first=total + 3)
+        assert mine is not None
+        assert mine.numbers == [total + 3]
+        mine.finish({total + 3: Outcome(None, TrialState.FAIL)})
+        rest = queue.claim(5)
+        assert rest is not None
+        rest.finish({number: Outcome([0.0, 0.0]) for number in rest.numbers})
+        total += 5
+    assert [t.number for t in study.get_trials()] == list(range(total))
 
 
 def test_a_claim_that_another_made_meanwhile_is_not_ones_own(
