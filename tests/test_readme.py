@@ -70,6 +70,7 @@ def test_its_commands_and_options_are_there() -> None:
         "--strategies",
         "--seeds",
         "--shares",
+        "--inherited",
         "--supernets",
         "--modes",
     }

@@ -35,6 +35,10 @@ DEFAULT_STRATEGIES = Names(("adass", "random", "tpe", "nsga2", "gp", "mde", "mag
 
 Name = Annotated[str | None, typer.Option(help="Name of the search; may be left out where the storage holds one only.")]
 Storage = Annotated[str, typer.Option(metavar="URL", help="Database of the search.")]
+Backbone = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The sizes retrained in another backbone than they were found with.")
+]
+Inherited = Annotated[bool, typer.Option("--inherited", help="The sizes trained on from the supernet's weights.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -220,13 +224,49 @@ def worker(
     run_worker(record, data=data, device=device, threads=threads, poll=poll, quiet=quiet)
 
 
+@app.command(
+    help="Train what a search picked in another way: in another backbone, or from the weights it had in the supernet.",
+    epilog="It is a study of its own beside the search's; status, pareto and export take the same --backbone or --inherited.",
+)
+def retrain(
+    name: Name = None,
+    storage: Storage = STORAGE,
+    backbone: Backbone = None,
+    inherited: Inherited = False,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The encoded dataset, where it is not in its old place.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="Threads of torch on the CPU. (default: torch's own)")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """See the command's help."""
+    from optuna_aes.cli.variant import run_variant
+
+    run_variant(
+        _record(name, storage),
+        backbone=backbone,
+        inherited=inherited,
+        data=data,
+        device=device,
+        threads=threads,
+        quiet=quiet,
+    )
+
+
 @app.command(help="How far a search is.")
-def status(name: Name = None, storage: Storage = STORAGE, json: Json = False) -> None:
+def status(
+    name: Name = None,
+    storage: Storage = STORAGE,
+    json: Json = False,
+    backbone: Backbone = None,
+    inherited: Inherited = False,
+) -> None:
     """See the command's help."""
     from optuna_aes.cli.tables import print_status
     from optuna_aes.search.read import status as status_of
 
-    record = _record(name, storage)
+    record = _record(name, storage, backbone, inherited)
     found = status_of(record)
     if json:
         _print_json(found)
@@ -242,13 +282,15 @@ def pareto(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a report with figures: one file, works offline.")
     ] = None,
+    backbone: Backbone = None,
+    inherited: Inherited = False,
 ) -> None:
     """See the command's help."""
     from optuna_aes.cli.tables import print_points
     from optuna_aes.errors import InputError
     from optuna_aes.search.read import history, result
 
-    record = _record(name, storage)
+    record = _record(name, storage, backbone, inherited)
     found = result(record)
     if html is not None:
         if not found.points:
@@ -278,9 +320,11 @@ def export(
     data: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="The encoded dataset, where it is not in its old place.")
     ] = None,
+    backbone: Backbone = None,
+    inherited: Inherited = False,
 ) -> None:
     """See the command's help."""
-    record = _record(name, storage)
+    record = _record(name, storage, backbone, inherited)
     from optuna_aes.data import Dataset
     from optuna_aes.search.export import export_model
 
@@ -301,14 +345,15 @@ def dashboard(
     run_dashboard(storage, name=name, host=host, port=port)
 
 
-def _record(name: str | None, storage: str) -> Record:
-    """The search of that name, or the only one there."""
+def _record(name: str | None, storage: str, backbone: str | None = None, inherited: bool = False) -> Record:
+    """The search of that name, or the only one there; with the retraining of a variant, if one is asked for."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     from optuna_aes.errors import InputError
     from optuna_aes.search.read import open_record
     from optuna_aes.search.studies import names as names_in
+    from optuna_aes.search.variant import Variant
     from optuna_aes.storage import open_storage, safe_url
 
     opened = open_storage(storage, must_exist=True)
@@ -318,7 +363,9 @@ def _record(name: str | None, storage: str) -> Record:
             what = f"holds {len(there)} searches ({', '.join(there[:5])})" if there else "holds no search"
             raise InputError(f"the storage {safe_url(storage)} {what}: give --name")
         name = there[0]
-    return open_record(name, opened)
+    record = open_record(name, opened)
+    variant = Variant(None if backbone == record.settings["model"]["backbone"] else backbone, inherited)
+    return open_record(name, opened, variant) if variant.label else record
 
 
 def _how_far(record: Record) -> str:

@@ -57,7 +57,7 @@ def print_points(console: Console, result: Result) -> None:
     full, budget = result.full["params"], result.budget["params"]
     console.print(
         Text.assemble(
-            (result.study, "bold"),
+            (result.title, "bold"),
             (f"  {result.strategy} · {result.backbone} · budget {budget:,} of {full:,} embedding parameters ", "dim"),
             (f"({percent(budget / full)})", "dim"),
         ),

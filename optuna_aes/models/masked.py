@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -89,6 +89,10 @@ class MaskedEmbedding(PrefixEmbedding):
             blocks, ids = where
             return [self.layout.pool(full * kept[blocks], ids)[:, fields]], columns.reshape(-1)
         return [full[:, fields] * kept[fields]], columns.reshape(-1)
+
+    def columns_kept(self, sizes: Iterable[int]) -> Tensor:
+        """See :meth:`SharedEmbedding.columns_kept`: the most important ones."""
+        return self.kept(torch.tensor(list(sizes), device=self.importance.device)).cpu()
 
     def kept(self, sizes: Tensor) -> Tensor:
         """Which columns the sizes keep, bool of shape ``(blocks, D)``: of equally important ones the first."""

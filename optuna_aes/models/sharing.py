@@ -7,7 +7,7 @@ field and lets a candidate be its first columns, as in slimmable networks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -114,6 +114,14 @@ class SharedEmbedding(nn.Module):
             paths: Candidate positions, shape ``(subnets, fields)``.
         """
         raise NotImplementedError
+
+    def columns_kept(self, sizes: Iterable[int]) -> Tensor:
+        """Which columns of a full-width table blocks of such sizes keep, bool of shape ``(blocks, D)``.
+
+        Raises:
+            InputError: If there is no such table.
+        """
+        raise InputError(f"{type(self).__name__} has a table for every size, and no columns that a size keeps")
 
     def first_order(self, ids: Tensor) -> Tensor | None:
         """Sum of first-order weights without a gradient, shape ``(batch,)``."""
@@ -231,6 +239,10 @@ class PrefixEmbedding(SharedEmbedding):
         sizes = np.array(self.candidates)[paths]
         used = np.arange(self.dim) < sizes[:, :, np.newaxis]
         return Columns(used.reshape(len(paths), -1), np.arange(self.fields * self.dim), self.fields, self.dim)
+
+    def columns_kept(self, sizes: Iterable[int]) -> Tensor:
+        """See :meth:`SharedEmbedding.columns_kept`: the first ones."""
+        return torch.arange(self.dim) < torch.tensor(list(sizes)).unsqueeze(1)
 
     def select(self, bank: Sequence[Tensor], path: npt.NDArray[np.int64]) -> tuple[list[Tensor], Tensor]:
         """See :meth:`SharedEmbedding.select`; a field is as wide as its widest block."""

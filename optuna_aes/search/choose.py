@@ -21,7 +21,7 @@ Rule = Callable[[Sequence[Scored]], Scored]
 
 def chosen(context: Context) -> Picks:
     """The scored sizes that the retrain stage trains; decided once for the same search and plan, and recorded."""
-    study, plan = context.studies.retrain, context.plan
+    study, plan = context.studies.picks, context.plan
     trials = scored(context.studies.search, context.budget)
     while (picks := recorded_picks(study, trials, plan)) is None:
         shares = plan.picks_at or context.strategy.budget_levels

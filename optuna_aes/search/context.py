@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -15,11 +15,13 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna_aes.budget import MemoryBudget
 from optuna_aes.data.blocks import Partition
 from optuna_aes.errors import StorageError
+from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.training import Epoch, OnEpoch, Trainer, TrainState
 from optuna_aes.search.progress import Listener
 from optuna_aes.search.settings import Plan
 from optuna_aes.search.studies import Studies
 from optuna_aes.search.task import Task, resolve_device
+from optuna_aes.search.variant import OWN, Variant
 from optuna_aes.search.work import Crew, Held
 from optuna_aes.space import EmbeddingSpace
 from optuna_aes.storage import Checkpoints
@@ -52,6 +54,7 @@ class Context:
         artifacts: Where the user wanted them; None for the database itself.
         trained_by: Other searches in the storage whose trainings are taken over where they are the same.
         tries_again: Whether what failed for good in an earlier run is laid out again.
+        variant: How sizes are retrained.
     """
 
     task: Task
@@ -67,6 +70,7 @@ class Context:
     artifacts: str | None = None
     trained_by: tuple[Record, ...] = ()
     tries_again: bool = True
+    variant: Variant = OWN
 
     @cached_property
     def crew(self) -> Crew:
@@ -102,6 +106,12 @@ class Context:
     def retrain_space(self) -> EmbeddingSpace:
         """What is searched, with the sizes of the reference points among the candidates."""
         return self.strategy.space(self.task.retrain_space_of(self.partition))
+
+    @cached_property
+    def retrain_model(self) -> ModelOptions:
+        """What the models of the retrain stage are made of."""
+        backbone = self.variant.backbone
+        return self.task.model if backbone is None else replace(self.task.model, backbone=backbone)
 
     @property
     def one_shot(self) -> OneShot:

@@ -23,7 +23,7 @@ def copies_of(context: Context, jobs: Sequence[Job]) -> dict[str, FrozenTrial]:
     A copy has the metrics of its original, seconds included, and names the study that holds the weights.
     """
     found: dict[str, FrozenTrial] = {}
-    if context.partition is not None or type(context.strategy).model is not Strategy.model:
+    if context.variant.inherited or context.partition is not None or type(context.strategy).model is not Strategy.model:
         return found  # these models depend on more than their sizes
     wanted = {job.key: job for job in jobs}
     for other in context.trained_by:
@@ -43,7 +43,7 @@ def _alike(context: Context, other: Record) -> bool:
     task, settings = context.task, other.settings
     return (
         settings["dataset"] == task.dataset.fingerprint
-        and settings["model"] == jsonable(task.model)
+        and settings["model"] == jsonable(context.retrain_model)
         and settings["train"] == jsonable(task.train)
         and max(settings["candidates"]) == context.space.full
         and settings["artifacts"] == context.artifacts

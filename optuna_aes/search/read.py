@@ -31,6 +31,7 @@ from optuna_aes.search.records import (
 from optuna_aes.search.results import History, Point, Result
 from optuna_aes.search.settings import Plan, reference_sizes
 from optuna_aes.search.studies import Studies, complete, load
+from optuna_aes.search.variant import OWN, Variant
 from optuna_aes.space import ClusteredSpace, EmbeddingSpace, Sizes
 from optuna_aes.storage import open_storage, read_user_attr
 
@@ -49,6 +50,7 @@ class Record:
         space: What is searched.
         retrain_space: The sizes of the retrain stage: the candidates and the reference points.
         budget: What sizes must fit.
+        variant: How its sizes are retrained; the settings are those of the variant.
     """
 
     name: str
@@ -60,22 +62,25 @@ class Record:
     space: EmbeddingSpace
     retrain_space: EmbeddingSpace
     budget: MemoryBudget
+    variant: Variant = OWN
 
 
-def open_record(name: str, storage: str | RDBStorage) -> Record:
+def open_record(name: str, storage: str | RDBStorage, variant: Variant = OWN) -> Record:
     """Opens a search that exists.
 
     Args:
         name: The search's name.
         storage: Its storage's URL, or the storage.
+        variant: Which of its retrainings.
 
     Raises:
         StorageError: If the storage cannot be opened, or holds no such search.
         StudyMismatchError: If the study of that name is not a search of ours.
     """
     opened = open_storage(storage, must_exist=True)
-    studies = load(opened, name)
+    studies = load(opened, name, variant)
     settings, plan, data = settings_of.read(studies.search)
+    settings = variant.settings(settings)
     space = _space(settings, "candidates")
     return Record(
         name=name,
@@ -87,6 +92,7 @@ def open_record(name: str, storage: str | RDBStorage) -> Record:
         space=space,
         retrain_space=_space(settings, "retrain_candidates"),
         budget=MemoryBudget(space, params=settings["budget"]),
+        variant=variant,
     )
 
 
@@ -155,7 +161,7 @@ def _retrain_counts(record: Record) -> dict[str, int]:
 
 def _retrain_requested(record: Record, known: set[str]) -> int:
     plan, space = record.plan, record.space
-    picks = recorded_picks(record.studies.retrain, scored(record.studies.search, record.budget), plan)
+    picks = recorded_picks(record.studies.picks, scored(record.studies.search, record.budget), plan)
     if picks is not None:
         return len(known | {job.key for job in jobs(picks.found, plan, space, seed=record.settings["seed"])})
     # Until the search is over: the references, and as many points as were asked for.
@@ -166,7 +172,7 @@ def _retrain_requested(record: Record, known: set[str]) -> int:
 def picks_of(record: Record) -> Picks:
     """What the search picked to be trained from scratch; nothing where it has not come to that yet."""
     trials = scored(record.studies.search, record.budget)
-    return recorded_picks(record.studies.retrain, trials, record.plan) or NO_PICKS
+    return recorded_picks(record.studies.picks, trials, record.plan) or NO_PICKS
 
 
 def result(record: Record) -> Result:
@@ -186,6 +192,7 @@ def result(record: Record) -> Result:
         full=_params_and_bytes(record.space, record.space.uniform(record.space.full)),
         points=tuple(sorted(points, key=lambda p: (p.params, p.trial))),
         facts=dict(record.data.get("facts") or {}),
+        variant=record.variant.label,
     )
 
 

@@ -62,6 +62,7 @@ class Result:
         full: ``{"params", "bytes"}`` of the full-size tables.
         points: All retrained points, by parameters.
         facts: What is known of the data, such as ``bayes_auc`` of planted data.
+        variant: What of the retraining was another than the search's: a backbone, or ``"inherited"`` weights; mostly empty.
     """
 
     study: str
@@ -71,6 +72,12 @@ class Result:
     full: dict[str, int]
     points: tuple[Point, ...]
     facts: dict[str, Any]
+    variant: str = ""
+
+    @property
+    def title(self) -> str:
+        """The study's name, and its variant's."""
+        return f"{self.study}@{self.variant}" if self.variant else self.study
 
     @property
     def front(self) -> tuple[Point, ...]:
@@ -95,6 +102,7 @@ class Result:
             "study": self.study,
             "strategy": self.strategy,
             "backbone": self.backbone,
+            "variant": self.variant,
             "budget": self.budget,
             "full": self.full,
             "best": best.trial if best else None,

@@ -8,6 +8,8 @@ from optuna.trial import FrozenTrial, TrialState
 from torch import nn
 
 from optuna_aes.budget import CONSTRAINT
+from optuna_aes.errors import InputError
+from optuna_aes.models.inherit import inherit
 from optuna_aes.models.model import CTRModel
 from optuna_aes.models.training import Trainer, auc, logloss, predict
 from optuna_aes.search.choose import chosen
@@ -29,6 +31,7 @@ from optuna_aes.search.studies import complete
 from optuna_aes.search.work import Held, StageError, reason_of, waiting, work_through
 from optuna_aes.space import Sizes
 from optuna_aes.storage import WorkQueue
+from optuna_aes.strategies.base import OneShot, Strategy
 
 
 def retrain(context: Context) -> None:
@@ -123,16 +126,38 @@ def _train(
     return metrics
 
 
+def check_inherits(context: Context) -> None:
+    """Refuses to start from the weights of a supernet that has none to give.
+
+    Raises:
+        InputError: If it is so.
+    """
+    strategy = context.strategy
+    if not isinstance(strategy, OneShot) or type(strategy).model is not Strategy.model:
+        raise InputError(
+            f"strategy={strategy.name!r} has no supernet whose weights a model of one size each could take"
+        )
+    if getattr(strategy, "sharing", "prefix") == "separate" or context.partition is not None:
+        raise InputError(
+            "inherited weights need one table per field: tables per candidate, or blocks, cannot give them"
+        )
+
+
 def build_model(context: Context, sizes: Sizes, seed: int) -> nn.Module:
-    """The untrained right-sized model."""
-    task, dim = context.task, context.space.full
+    """The right-sized model that is to be trained."""
+    task, dim, options = context.task, context.space.full, context.retrain_model
     if (partition := context.partition) is not None:
-        return CTRModel(task.dataset.schema, sizes, dim=dim, options=task.model, seed=seed, partition=partition)
-    return context.strategy.model(
+        return CTRModel(task.dataset.schema, sizes, dim=dim, options=options, seed=seed, partition=partition)
+    model = context.strategy.model(
         task.dataset.schema,
         sizes,
         dim=dim,
-        options=task.model,
+        options=options,
         supernet=lambda: load_supernet(context),
         seed=seed,
     )
+    if context.variant.inherited:
+        assert isinstance(model, CTRModel)
+        supernet = load_supernet(context).cpu()
+        inherit(model, supernet, supernet.embedding.columns_kept(sizes.values()))
+    return model

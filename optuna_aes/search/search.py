@@ -14,6 +14,7 @@ from optuna.storages import RDBStorage
 from optuna_aes.budget import MemoryBudget, parse_budget
 from optuna_aes.data.dataset import Dataset
 from optuna_aes.errors import InputError
+from optuna_aes.models.backbones.registry import backbone_class
 from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.training import TrainOptions
 from optuna_aes.search import settings as settings_of
@@ -27,10 +28,11 @@ from optuna_aes.search.progress import Listener, Silent
 from optuna_aes.search.read import Record, history, open_record, result, status
 from optuna_aes.search.records import Picks
 from optuna_aes.search.results import History, Result
-from optuna_aes.search.retrain import retrain
+from optuna_aes.search.retrain import check_inherits, retrain
 from optuna_aes.search.score import score
 from optuna_aes.search.settings import Plan
 from optuna_aes.search.task import Task
+from optuna_aes.search.variant import OWN, Variant
 from optuna_aes.storage import check_artifacts, open_artifact_store, open_storage
 from optuna_aes.strategies.adass.strategy import AdaSS
 from optuna_aes.strategies.base import OneShot, Strategy
@@ -257,6 +259,40 @@ class Search:
             if stage in stages:
                 work(context)
         return self.pareto()
+
+    def variant(self, *, backbone: str | None = None, inherited: bool = False) -> Search:
+        """The same search with its picks retrained in another way, in a study of its own.
+
+        Its :meth:`run`, :meth:`pareto` and :meth:`export` are those of the variant.
+
+        Args:
+            backbone: Another backbone: do sizes found with one serve another?
+            inherited: Whether models start from the weights that they had in the supernet, and not from scratch.
+
+        Raises:
+            InputError: If the backbone is not known, or not made for the data, or there is nothing to inherit.
+
+        Example:
+            >>> Search.load("clicks", "sqlite:///aes.db").variant(backbone="dcnv2").run(["retrain"]).front
+        """
+        context, name = self.context, self.record.name
+        wanted = self.check_variant(backbone=backbone, inherited=inherited)
+        if wanted == OWN:
+            return self
+        chosen(context)  # by the search itself: its supernet is not the variant's
+        studies_of.create_variant(context.storage, name, wanted)
+        record = open_record(name, context.storage, wanted)
+        return Search(replace(context, variant=wanted, studies=record.studies), record)
+
+    def check_variant(self, *, backbone: str | None = None, inherited: bool = False) -> Variant:
+        """What :meth:`variant` is asked for, or its InputError; nothing is written."""
+        context = self.context
+        wanted = Variant(None if backbone == context.task.model.backbone else backbone, inherited)
+        if wanted.backbone is not None:
+            backbone_class(wanted.backbone).check_fields(len(context.task.dataset.schema.fields))
+        if inherited:
+            check_inherits(context)
+        return wanted
 
     def picks(self) -> Picks:
         """What the search picks to be trained from scratch: decided once it is over, and kept."""

@@ -67,7 +67,7 @@ def plot_pareto(result: Result) -> go.Figure:
 
 
 def _subtitle(result: Result, points: Sequence[Point]) -> str:
-    parts = [f"{safe(result.study)} · {safe(result.strategy)} · {safe(result.backbone)}"]
+    parts = [f"{safe(result.title)} · {safe(result.strategy)} · {safe(result.backbone)}"]
     if any(p.seeds > 1 for p in points):
         parts.append("bars: ± one standard deviation between seeds")
     bayes = bayes_auc(result)

@@ -63,7 +63,7 @@ def report(
     if not path.parent.is_dir():
         raise InputError(f"cannot write {path}: there is no folder {path.parent}; create it, or choose another place")
     page = PAGE.substitute(
-        title=f"{safe(result.study)} · embedding sizes",
+        title=f"{safe(result.title)} · embedding sizes",
         css=CSS,
         body="\n".join([_header(result), _tiles(result), *_sections(result, history, rows), _footer()]),
         plotly=get_plotlyjs(),
@@ -88,15 +88,23 @@ def _write(path: Path, text: str) -> None:
 def _header(result: Result) -> str:
     return f"""<header>
 <p class="over">Embedding size search</p>
-<h1>{safe(result.study)}</h1>
+<h1>{safe(result.title)}</h1>
 <p class="lead">{_lead(result)}</p>
 </header>"""
+
+
+def _retrained(result: Result) -> str:
+    """What of the retraining was another than the search's."""
+    if not result.variant:
+        return ""
+    return ", trained on from inherited weights" if result.variant == "inherited" else ", then retrained"
 
 
 def _lead(result: Result) -> str:
     limit, full = result.budget, result.full
     setting = (
-        f"Searched with <b>{safe(result.strategy)}</b> on a <b>{safe(result.backbone)}</b> backbone, under a budget of "
+        f"Searched with <b>{safe(result.strategy)}</b>{_retrained(result)} on a <b>{safe(result.backbone)}</b> backbone, "
+        "under a budget of "
         f"{human(limit['params'])} embedding parameters: {percent(limit['params'] / max(full['params'], 1))} of the "
         f"{human(full['params'])} that full-size tables hold."
     )
@@ -233,7 +241,14 @@ def _next_steps(result: Result, history: History) -> str:
         total = f"<li>Together <b>{human_seconds(sum(history.seconds.values()))}</b></li>" if len(stages) > 1 else ""
         parts.append(f'<section>\n<h2>Time</h2>\n<ul class="stages">{"".join(stages)}{total}</ul>\n</section>')
     if result.best is not None:
-        command = f"optuna-aes export --name {shlex.quote(result.study)} --storage URL --out model/"
+        how = (
+            "--inherited "
+            if result.variant == "inherited"
+            else f"--backbone {result.variant} "
+            if result.variant
+            else ""
+        )
+        command = f"optuna-aes export --name {shlex.quote(result.study)} {how}--storage URL --out model/"
         parts.append(
             "<section>\n<h2>Take the best point</h2>\n"
             '<p class="note">writes its right-sized model; add --trial N for another point of the table</p>\n'

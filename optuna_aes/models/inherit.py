@@ -1,4 +1,4 @@
-"""A warm start: the weights that a cluster's model takes over from the supernet."""
+"""A warm start: the weights that a right-sized model takes over from the supernet that holds all sizes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from torch import Tensor
 from optuna_aes.models.embedding import MixedEmbedding
 from optuna_aes.models.model import CTRModel
 from optuna_aes.models.rows import RowTable
-from optuna_aes.strategies.ihas.supernet import GatedSupernet
+from optuna_aes.models.supernet import Supernet
 
 
 @torch.no_grad()
-def inherit(model: CTRModel, net: GatedSupernet, kept: Tensor) -> None:
+def inherit(model: CTRModel, net: Supernet, kept: Tensor) -> None:
     """Copies the kept columns of every table, first-order weights, and of the backbone whatever has a counterpart.
 
     With linear alignment the model then gives what the supernet gives under the mask ``kept``. With zero-padding its tables'
-    columns move together, so that where fields kept different columns, terms that multiply column by column differ.
+    columns move together, so that where fields kept different columns, terms that multiply column by column differ; where
+    every field kept its first ones, nothing moves. What a backbone has of another shape (attention over narrower fields)
+    stays as it is.
 
     Args:
         model: A model whose sizes are the numbers of kept columns.
@@ -46,7 +48,7 @@ def _input_axes(name: str, value: Tensor, full: int, names: Container[str]) -> l
     return [axis for axis, length in enumerate(value.shape) if length == full]
 
 
-def _inherit_tables(model: CTRModel, net: GatedSupernet, kept: Tensor) -> None:
+def _inherit_tables(model: CTRModel, net: Supernet, kept: Tensor) -> None:
     ours, table = model.embedding, net.embedding.get_parameter("table.weight")
     assert isinstance(ours, MixedEmbedding)
     starts = net.embedding.layout.field_start.tolist()
