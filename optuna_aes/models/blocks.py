@@ -39,7 +39,7 @@ class PieceIndex(nn.Module):
 
     def piece_of(self, rows: Tensor) -> Tensor:
         """int64 numbers of the pieces of rows, same shape."""
-        return torch.searchsorted(self.start, rows, right=True) - 1
+        return torch.searchsorted(self.start, rows.long(), right=True) - 1
 
     def forward(self, rows: Tensor) -> Tensor:
         """int64 numbers of the blocks of rows, same shape."""

@@ -104,10 +104,9 @@ class MixedEmbedding(nn.Module):
             values = table.lookup(rows[:, columns] - start)
         else:
             # Fields of one size lie next to each other, so the group's rows are one range of the sorted distinct rows.
-            bounds = torch.tensor([start, start + len(table.weight)], device=rows.device)
-            low, high = torch.searchsorted(batch.rows, bounds).tolist()
-            leaf = table.gather(batch.rows[low:high] - start)
-            values = nn.functional.embedding(batch.inverse[:, columns] - low, leaf)
+            whole = len(self.groups) == 1 and len(fields) == len(self.layout.columns)
+            part = batch if whole else batch.part(start, start + len(table.weight), columns)
+            values = part.lookup(table.gather(part.rows))
         pooled = self.layout.pool(values, ids, fields)
         if str(size) in self.maps:
             return torch.einsum("bfd,fde->bfe", pooled, self.maps[str(size)])
@@ -131,5 +130,5 @@ def first_order(
     if batch is None:
         values = table.lookup(rows)
     else:
-        values = nn.functional.embedding(batch.inverse, table.gather(batch.rows))
+        values = batch.lookup(table.gather(batch.rows))
     return layout.pool(values, ids).sum(dim=(1, 2))

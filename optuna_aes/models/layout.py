@@ -38,13 +38,17 @@ class FieldLayout(nn.Module):
         self.columns: list[slice] = [slice(int(a), int(b)) for a, b in itertools.pairwise(first_column)]
         self.bags = [f.kind == "multi" for f in schema.fields]
         self.has_bags = any(self.bags)
-        self.register_buffer("column_offset", torch.from_numpy(np.repeat(start, widths)), persistent=False)
+        offset = np.repeat(start, widths).astype(np.int32 if self.total_rows < 2**31 else np.int64)
+        self.register_buffer("column_offset", torch.from_numpy(offset), persistent=False)
         self.register_buffer("field_start", torch.from_numpy(start), persistent=False)
         # Whether a step takes every row of the tables, and not only its batch's: see TrainOptions.decay.
         self.every_row = False
 
     def rows(self, ids: Tensor) -> Tensor:
-        """int64 row numbers of int32 ids, same shape; padding points at the field's out-of-vocabulary row."""
+        """Row numbers of int32 ids, same shape; padding points at the field's out-of-vocabulary row.
+
+        They are int32 too, but where the table has more rows than that can count.
+        """
         return (ids.clamp(min=0) if self.has_bags else ids) + self.column_offset
 
     def batch_rows(self, rows: Tensor) -> BatchRows | None:

@@ -54,7 +54,7 @@ class MaskedEmbedding(PrefixEmbedding):
         if batch is None:
             values = self.table.lookup(rows)
         else:
-            values = torch.nn.functional.embedding(batch.inverse, self.table.gather(batch.rows))
+            values = batch.lookup(self.table.gather(batch.rows))
         if self.index is not None:  # the values of a bag may be in several blocks
             return self.layout.pool(values * self.gate[self.index(rows)], ids)
         return self.layout.pool(values, ids) * self.gate

@@ -206,7 +206,7 @@ class PrefixEmbedding(SharedEmbedding):
             values = self.table.lookup(rows)
         else:
             leaf = self.table.gather(batch.rows, self._widths(batch.rows))
-            values = F.embedding(batch.inverse, leaf)
+            values = batch.lookup(leaf)
         if self.index is not None:  # the values of a bag may be in several blocks: masked before they are pooled
             blocks = self.index(rows)
             sizes = self.candidate_sizes[self.paths[self.piece_of(len(ids)).unsqueeze(1), blocks]]

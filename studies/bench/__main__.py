@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from studies.bench import planted, ranking, storage
+from studies.bench import planted, ranking, storage, training
 
 if __name__ == "__main__":
     storage.main([])
+    training.main([])
     ranking.main(["planted", "--seeds", "2"])
     planted.main([])

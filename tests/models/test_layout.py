@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import PLAIN, WITH_BAG, ids_of, tiny_split
 
-from optuna_aes.data.dataset import Schema
+from optuna_aes.data.dataset import FieldSpec, Schema
 from optuna_aes.models.layout import FieldLayout
 
 
@@ -15,7 +15,7 @@ def test_every_field_has_rows_of_its_own_in_the_order_asked_for(schema: Schema, 
     layout = FieldLayout(schema, order)
     ids = ids_of(tiny_split(schema, rows=500))
     rows = layout.rows(ids)
-    assert rows.dtype == torch.int64
+    assert rows.dtype == torch.int32
     start = 0
     for f in order:
         field, columns = schema.fields[f], layout.columns[f]
@@ -24,6 +24,12 @@ def test_every_field_has_rows_of_its_own_in_the_order_asked_for(schema: Schema, 
         start += field.cardinality
     assert layout.total_rows == start
     assert (rows.min(), rows.max()) == (0, start - 1)
+
+
+def test_rows_that_int32_cannot_count_are_int64() -> None:
+    large = Schema((FieldSpec("a", "categorical", 2**31 - 1), FieldSpec("b", "categorical", 5)))
+    rows = FieldLayout(large).rows(torch.tensor([[7, 4]], dtype=torch.int32))
+    assert rows.tolist() == [[7, 2**31 + 3]]
 
 
 def test_columns_follow_the_schema() -> None:

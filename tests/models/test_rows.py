@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from optuna_aes.models.rows import BatchRows, RowAdam, RowTable
+from optuna_aes.models.rows import BatchRows, RowAdam, RowTable, _fused_update
 
 
 @pytest.mark.parametrize("total", [50, 100_000])  # marked, and sorted
@@ -14,6 +14,42 @@ def test_distinct_rows_are_ascending_and_rebuild_the_batch(total: int) -> None:
     batch = BatchRows.of(ids, total)
     assert batch.rows.tolist() == sorted(set(ids.reshape(-1).tolist()))
     assert torch.equal(batch.rows[batch.inverse], ids)
+
+
+@pytest.mark.parametrize("total", [50, 100_000])
+@pytest.mark.parametrize("dim", [1, 5])
+def test_lookup_gives_the_values_and_gradients_of_torch(total: int, dim: int) -> None:
+    ids = torch.from_numpy(np.random.default_rng(0).integers(0, 50, (20, 3)).astype(np.int32))
+    batch = BatchRows.of(ids, total)
+    weight, slope = torch.randn(total, dim, requires_grad=True), torch.randn(20, 3, dim)
+    leaf = weight.detach()[batch.rows].requires_grad_()
+    found, wanted = batch.lookup(leaf), torch.nn.functional.embedding(ids, weight)
+    assert torch.equal(found, wanted)
+    found.backward(slope)
+    wanted.backward(slope)
+    assert leaf.grad is not None
+    assert weight.grad is not None
+    torch.testing.assert_close(leaf.grad, weight.grad[batch.rows])
+    # The gradient has one too, in what it sums.
+    torch.autograd.gradgradcheck(batch.lookup, leaf.detach().double().requires_grad_())
+
+
+@pytest.mark.parametrize("total", [30, 100_000])
+def test_a_part_is_the_batch_of_its_columns(total: int) -> None:
+    rng = np.random.default_rng(1)
+    ids = torch.from_numpy(np.stack([rng.integers(0, 9, 40), rng.integers(9, 30, 40), rng.integers(0, 9, 40)], axis=1))
+    part = BatchRows.of(ids.int(), total).part(9, 30, torch.tensor([1]))
+    assert torch.equal(part.rows[part.inverse] + 9, ids[:, 1:2])
+    rest = BatchRows.of(ids.int(), total).part(0, 9, torch.tensor([0, 2]))
+    assert torch.equal(rest.rows[rest.inverse], ids[:, [0, 2]])
+    for piece in (part, rest):
+        leaf, slope = torch.randn(len(piece.rows), 4, requires_grad=True), torch.randn(*piece.inverse.shape, 4)
+        wanted = torch.zeros(len(piece.rows), 4).index_add(0, piece.inverse.reshape(-1).long(), slope.reshape(-1, 4))
+        piece.lookup(leaf).backward(slope)
+        assert leaf.grad is not None
+        torch.testing.assert_close(leaf.grad, wanted)
+    nothing = BatchRows.of(ids.int(), total).part(30, 35, torch.tensor([], dtype=torch.int64))
+    assert len(nothing.rows) == 0
 
 
 def test_an_empty_batch_has_no_rows() -> None:
@@ -71,6 +107,21 @@ def reference_step(
         square[row] = 0.999 * square[row] + 0.001 * (grad**2).mean()
         corrected = np.sqrt(square[row] / (1 - 0.999**step)) + 1e-8
         weight[row, :d] -= lr * mean[row, :d] / (1 - 0.9**step) / corrected
+
+
+def test_the_compiled_update_is_the_plain_one() -> None:
+    """As it is before a compiler sees it: what the compiler makes of it is tested with a whole training."""
+    plain, other = (RowTable(9, 3, generator=torch.Generator().manual_seed(0)) for _ in range(2))
+    ours, fused = RowAdam({"t": plain}, lr=0.01, l2=0.1), RowAdam({"t": other}, lr=0.01, l2=0.1)
+    fused.fused, fused.FUSED_FROM = _fused_update, 0  # type: ignore[misc]
+    for step in range(5):
+        rows = torch.tensor([0, 3, 4 + step % 2])
+        for table, optimizer in ((plain, ours), (other, fused)):
+            (table.gather(rows) * torch.arange(9.0).view(3, 3)).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(other.weight.data, plain.weight.data)
+    torch.testing.assert_close(fused.mean["t"], ours.mean["t"])
+    torch.testing.assert_close(fused.square["t"], ours.square["t"])
 
 
 @pytest.mark.parametrize("l2", [0.0, 0.1])

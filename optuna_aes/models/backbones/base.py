@@ -94,6 +94,8 @@ def total_width(widths: Sequence[tuple[int, int]]) -> int:
 
 def flatten(groups: Sequence[Tensor]) -> Tensor:
     """All embeddings of a sample side by side, shape ``(batch, sum of fields × width)``."""
+    if len(groups) == 1:  # which cat would copy
+        return groups[0].flatten(1)
     return torch.cat([g.flatten(1) for g in groups], dim=1)
 
 

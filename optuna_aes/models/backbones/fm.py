@@ -25,13 +25,37 @@ def fm_interaction(groups: Sequence[Tensor]) -> Tensor:
     Returns:
         Shape ``(batch,)``.
     """
+    found: Tensor = _Interaction.apply(*groups)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Interaction(torch.autograd.Function):
+    """The term with its gradient written out, (Σ_g e_g − e_f) ∂L/∂out: torch's own takes three times as long."""
+
+    @staticmethod
+    def forward(ctx: Any, *groups: Tensor) -> Tensor:
+        ctx.save_for_backward(*groups)
+        out = _sum_of_fields(groups).square().sum(1)
+        for g in groups:  # norms, as squares would be written out before they are summed
+            out -= torch.linalg.vector_norm(g.flatten(1), dim=1).square_()
+        return out.mul_(0.5)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        groups, grad = ctx.saved_tensors, grads[0].view(-1, 1, 1)
+        total = _sum_of_fields(groups).unsqueeze(1)
+        return tuple((total[:, :, : g.shape[2]] - g).mul_(grad) for g in groups)
+
+
+def _sum_of_fields(groups: Sequence[Tensor]) -> Tensor:
+    """Sum of a sample's embeddings, shape ``(batch, widest)``."""
     widest = max(g.shape[2] for g in groups)
+    if len(groups) == 1:
+        return groups[0].sum(1)
     total = groups[0].new_zeros(len(groups[0]), widest)
-    squares = groups[0].new_zeros(len(groups[0]))
     for g in groups:
         total[:, : g.shape[2]] += g.sum(1)
-        squares = squares + g.square().sum(dim=(1, 2))
-    return 0.5 * (total.square().sum(1) - squares)
+    return total
 
 
 class FM(Backbone):

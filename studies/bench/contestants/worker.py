@@ -1,0 +1,106 @@
+"""A contestant in a process of its own: trains while it is told to, and waits in between.
+
+``python -m studies.bench.contestants.worker '{"contestant": "ours", "table": "1M", …}'``
+
+Every line read is the seconds of a round, and is answered with rows and seconds; ``predict`` is answered with the test AUC.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from sklearn.metrics import roc_auc_score
+
+from studies.bench.contestants import bare
+from studies.bench.contestants.base import Contestant, Work
+from studies.bench.contestants.ours import Ours
+from studies.bench.contestants.peers import DeepCtr, FuxiCtr
+from studies.bench.tables import table
+
+# Libraries print what they like to standard output: from here on, that goes to standard error.
+PARENT = os.fdopen(os.dup(1), "w") if __name__ == "__main__" else sys.stdout
+
+CONTESTANTS = {
+    "ours": lambda work: Ours(work, compiled=False),
+    "ours, compiled": lambda work: Ours(work, compiled=True),
+    "bare, dense Adam": lambda work: bare.Dense(work, compiled=False),
+    "bare, dense Adam, compiled": lambda work: bare.Dense(work, compiled=True),
+    "bare, SparseAdam, compiled": lambda work: bare.Sparse(work, compiled=True),
+    "bare, row-wise Adam": lambda work: bare.Rows(work, compiled=False),
+    "bare, row-wise Adam, compiled": lambda work: bare.Rows(work, compiled=True),
+    "bare, FBGEMM row-wise Adagrad, compiled": lambda work: bare.Fbgemm(work, compiled=True),
+    "DeepCTR-Torch": DeepCtr,
+    "FuxiCTR": FuxiCtr,
+}
+
+
+class Finished(Exception):  # noqa: N818 - not an error
+    """The training has had all the rows that it is to have."""
+
+
+class Rounds:
+    """Counts rows, and waits for the parent at every round's end.
+
+    Args:
+        work: What is trained.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self.batch, self.epoch = work.batch_size, len(work.dataset.train)
+        self.steps = -(-self.epoch // self.batch)
+        self.step = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """Waits for the next round, or the end."""
+        line = sys.stdin.readline().split()
+        if not line or line[0] == "predict":
+            raise Finished
+        self.seconds, self.rows, self.limit = float(line[0]), 0, float(line[1])
+        self.started = time.perf_counter()
+
+    def __call__(self) -> None:
+        """A step is done."""
+        last = self.step % self.steps == self.steps - 1
+        self.rows += self.epoch - (self.steps - 1) * self.batch if last else self.batch
+        self.step += 1
+        seconds = time.perf_counter() - self.started
+        if seconds >= self.seconds or self.rows >= self.limit:
+            answer(rows=self.rows, seconds=seconds, mib=peak_mib())
+            self.begin()
+
+
+def answer(**values: Any) -> None:
+    """Tells the parent."""
+    print(json.dumps(values), file=PARENT, flush=True)
+
+
+def peak_mib() -> float:
+    """The most memory that this process ever held."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+
+
+def main() -> None:
+    os.dup2(2, 1)
+    given = json.loads(sys.argv[1])
+    torch.set_num_threads(given["threads"])
+    dataset = table(given["table"], Path(given["cache"]), rows=given["rows"])
+    work = Work(dataset, backbone=given["backbone"], batch_size=given["batch_size"], threads=given["threads"])
+    started = time.perf_counter()
+    contestant: Contestant = CONTESTANTS[given["contestant"]](work)
+    answer(built=time.perf_counter() - started)
+    try:
+        contestant.train(Rounds(work))
+    except Finished:
+        answer(auc=float(roc_auc_score(dataset.test.labels, contestant.predict())))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Where the benchmarks write what they found: a section each of ``studies/bench/RESULTS.md``."""
+
+from __future__ import annotations
+
+import platform
+import re
+from pathlib import Path
+
+import torch
+
+FILE = Path(__file__).with_name("RESULTS.md")
+HEAD = "# What the benchmarks measured\n\nWritten by `python -m studies.bench.<name> --write`, each section on its machine.\n"
+
+
+def machine() -> str:
+    """The machine in a line."""
+    cpu = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    cores = len(re.findall(r"^processor", Path("/proc/cpuinfo").read_text(), re.MULTILINE))
+    memory = int(re.findall(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text())[0]) / 2**20
+    name = cpu.group(1) if cpu else platform.processor()
+    capability = torch.backends.cpu.get_cpu_capability()
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{name}, {cores} cores ({capability}), {memory:.0f} GiB; {versions}"
+
+
+def write_section(title: str, text: str, *, file: Path = FILE) -> None:
+    """Puts a section into the file in place of the one of the same title.
+
+    Args:
+        title: Of the section.
+        text: What it says, Markdown, below a line about the machine.
+        file: Where to write.
+    """
+    old = file.read_text(encoding="utf-8") if file.exists() else HEAD
+    section = f"## {title}\n\n{machine()}.\n\n{text.strip()}\n"
+    parts = re.split(r"(?m)^(?=## )", old)
+    kept = [part for part in parts[1:] if not part.startswith(f"## {title}\n")]
+    sections = sorted([*kept, section])
+    file.write_text("\n".join([parts[0].strip() + "\n", *(part.strip() + "\n" for part in sections)]), encoding="utf-8")

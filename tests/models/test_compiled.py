@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from helpers import PLAIN, tiny_dataset
+
+from optuna_aes.errors import InputError
+from optuna_aes.models.backbones.base import Backbone
+from optuna_aes.models.model import CTRModel, ModelOptions
+from optuna_aes.models.rows import RowAdam
+from optuna_aes.models.training import Trainer, TrainOptions
+
+
+def trainer(*, compile: bool) -> Trainer:
+    data = tiny_dataset(PLAIN)
+    options = ModelOptions(backbone="deepfm", hidden=(8,), dropout=0.2)
+    sizes = {field.name: 2 + 2 * (i % 2) for i, field in enumerate(PLAIN.fields)}
+    model = CTRModel(PLAIN, sizes, dim=4, options=options, seed=0)
+    train = TrainOptions(epochs=2, batch_size=64, lr=0.01, l2=0.01, patience=0, compile=compile)
+    return Trainer(model, data.train, data.valid, train, seed=3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compilation for the CPU needs a C++ compiler")
+def test_compiled_training_differs_by_rounding_only_and_leaves_the_model_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(RowAdam, "FUSED_FROM", 0)
+    plain, compiled = trainer(compile=False), trainer(compile=True)
+    wanted, found = plain.run(), compiled.run()
+    assert [e.loss for e in found] == pytest.approx([e.loss for e in wanted], abs=1e-4)
+    assert [e.auc for e in found] == pytest.approx([e.auc for e in wanted], abs=2e-3)
+    weights = plain.model.state_dict()
+    for name, value in compiled.model.state_dict().items():
+        torch.testing.assert_close(value, weights[name], atol=1e-3, rtol=1e-2)
+    backbones = [module for module in compiled.model.modules() if isinstance(module, Backbone)]
+    assert all("forward" not in vars(module) for module in backbones)
+
+
+def test_without_a_compiler_there_is_no_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(InputError, match=r"compile=True needs a C\+\+ compiler.*install"):
+        trainer(compile=True)
