@@ -19,7 +19,7 @@ from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.supernet import Supernet
 from optuna_aes.models.training import Trainer, TrainOptions, TrainState
 from optuna_aes.strategies.dnis.selection import merged_importance, places, selection_step
-from optuna_aes.strategies.dnis.sparsity import sparse_cost, sparsified
+from optuna_aes.strategies.dnis.sparsity import pruned_to, sparse_cost, sparsified
 from optuna_aes.strategies.dnis.strategy import DNIS, merged_tables
 from optuna_aes.strategies.dnis.unrolled import unrolled_gradient
 from optuna_aes.strategies.pruning.base import gates
@@ -101,6 +101,18 @@ def test_unstructured_sparsity_counts_its_indices() -> None:
     assert full.bytes == full.dense_bytes == 600_000  # indices cost more than zeros save
     assert full.csr_bytes == 600_000 + 2 * 300_000 + 4 * 1001
     assert sparse_cost(np.zeros((0, 4), dtype=np.float32)).share == 0.0
+
+
+def test_pruning_to_a_number_of_bytes_leaves_all_that_fits() -> None:
+    table = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
+    for limit in (0.2 * table.nbytes, 0.5 * table.nbytes, 0.9 * table.nbytes):
+        left = pruned_to(table, limit)
+        cost = sparse_cost(left)
+        assert cost.bytes <= limit < sparse_cost(sparsified(table, cost.share + 1.5 / table.size)).bytes
+        assert (left[left != 0] == table[left != 0]).all()
+        assert np.abs(table[left == 0]).max() < np.abs(left[left != 0]).min()
+    assert (pruned_to(table, table.nbytes) == table).all()
+    assert not pruned_to(table, 10).any()
 
 
 def test_the_largest_weights_are_left() -> None:

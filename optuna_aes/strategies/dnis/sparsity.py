@@ -78,6 +78,23 @@ def sparsified(table: npt.NDArray[np.floating], share: float) -> npt.NDArray[np.
     return np.where(size > threshold, table, np.zeros_like(table))
 
 
+def pruned_to(table: npt.NDArray[np.floating], limit: float) -> npt.NDArray[np.floating]:
+    """A copy with as many of the largest weights as can be stored, with their indices, in so many bytes.
+
+    Args:
+        table: Shape ``(rows, D)``.
+        limit: Bytes, of the cheapest way to store it; below what an empty table takes, nothing is left.
+    """
+    low, high = 0, table.size
+    while low < high:  # bytes grow with the weights that are left
+        middle = (low + high + 1) // 2
+        if sparse_cost(sparsified(table, middle / table.size)).bytes <= limit:
+            low = middle
+        else:
+            high = middle - 1
+    return sparsified(table, low / table.size if table.size else 0.0)
+
+
 def _index_bytes(count: int) -> int:
     """Bytes of a number below ``count``."""
     return next(width for width in (1, 2, 4, 8) if count <= 256**width)
