@@ -149,7 +149,7 @@ def test_a_supernet_can_be_shared_by_searches_of_the_same_settings(tmp_path: Pat
     assert "fourth" not in optuna.get_all_study_names(storage)
 
 
-@pytest.mark.parametrize("name", ["adass", "mde", "uniform", "tpe", "dnis"])
+@pytest.mark.parametrize("name", ["adass", "mde", "uniform", "tpe"])
 def test_blocks_within_fields_have_sizes_of_their_own_from_search_to_export(
     tmp_path: Path, data: Dataset, name: str
 ) -> None:
