@@ -111,6 +111,13 @@ class SearchOptions:
             parser=values.names, metavar="NAME=VALUE,…", show_default=False, help="Options of the method; repeatable."
         ),
     ] = _NO_NAMES
+    blocks: Annotated[
+        str,
+        _search(
+            help="What has a size of its own: field; frequency, ranges of a large field's values; shares or bands of all."
+        ),
+    ] = "field"
+    parts: Annotated[int, _search(help="How many ranges; with --blocks frequency or shares.")] = 5
     budget: Annotated[
         Amount,
         _search(

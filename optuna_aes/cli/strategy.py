@@ -17,7 +17,8 @@ T = TypeVar("T")
 _OPTIONS = {
     name: name
     for name in (
-        "sharing", "field_share", "paths", "full_share", "levels", "estimator", "penalty", "group", "score_rows"
+        "sharing", "field_share", "paths", "full_share", "levels", "estimator", "penalty", "group", "score_rows",
+        "blocks", "parts",
     )
 } | {"table": "table_sampling"}  # fmt: skip
 
@@ -29,6 +30,10 @@ def strategy_of(options: SearchOptions) -> Strategy:
         InputError: If there is no such strategy, or it does not know what is set.
     """
     strategy = _with_options(strategy_class(options.strategy)(), options)
+    if options.blocks != SearchOptions.blocks and not hasattr(strategy, "blocks"):
+        raise InputError(
+            f"--blocks {options.blocks}: the strategy {options.strategy!r} has one size per field: leave it out"
+        )
     for text in options.set:
         name, equals, value = text.partition("=")
         if not equals:

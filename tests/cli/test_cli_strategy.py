@@ -27,6 +27,15 @@ def test_options_reach_the_fields_of_their_name_and_no_others() -> None:
     assert made("adass") == AdaSS()
 
 
+def test_blocks_are_for_strategies_that_have_them() -> None:
+    for name in ("adass", "tpe", "dnis"):
+        strategy = made(name, blocks="frequency", parts=3)
+        assert (getattr(strategy, "blocks", None), getattr(strategy, "parts", None)) == ("frequency", 3)
+    for name in ("sham", "retrain-tpe"):
+        with pytest.raises(InputError, match=f"--blocks shares: the strategy '{name}'"):
+            made(name, blocks="shares")
+
+
 def test_set_gives_fields_that_have_no_option() -> None:
     assert made("mde", "alpha=0.5") == MDE(alpha=0.5)
     assert made("saliency", "batches=3", "levels=1;0.5") == Saliency(batches=3, levels=(1.0, 0.5))

@@ -62,7 +62,7 @@ class AdaSS(OneShot):
     policy: PolicyOptions = field(default_factory=PolicyOptions)
     score_rows: int = 50_000
     blocks: str = "field"
-    parts: int = 4
+    parts: int = 5
 
     def __post_init__(self) -> None:
         check_blocks(self.blocks, self.parts)
