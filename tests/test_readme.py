@@ -60,6 +60,7 @@ def test_what_it_names_is_there() -> None:
 
 def test_its_commands_and_options_are_there() -> None:
     commands = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback}
+    commands |= {str(group.name) for group in app.registered_groups}
     assert set(re.findall(r"^(?:\$ )?optuna-aes (\w+)", README, flags=re.MULTILINE)) <= commands
     known = {"--" + name.replace("_", "-") for name in option_types()}
     others = {

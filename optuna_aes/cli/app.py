@@ -17,6 +17,7 @@ from rich.console import Console
 from optuna_aes.cli import exits
 from optuna_aes.cli.options import STORAGE, SearchOptions, with_search_options
 from optuna_aes.cli.stopping import stoppable
+from optuna_aes.cli.storage import app as storage_app
 from optuna_aes.cli.values import Names, Numbers, names, numbers
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ app = typer.Typer(
     help="Automatic embedding-size search for recommender models.",
     epilog="Exit codes: 0 done, 2 the input, 130 stopped by Ctrl-C, 1 a bug. OPTUNA_AES_DEBUG=1 shows tracebacks.",
 )
+
+app.add_typer(storage_app, name="storage")
 
 SHARES = Numbers((0.1, 0.25, 0.5))
 STABLE = Names(("adass", "dnis", "sham", "random"))

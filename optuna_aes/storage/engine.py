@@ -121,6 +121,41 @@ def check_storage(url: str) -> bool:
         raise _explain(parsed, error) from None
 
 
+def upgrade_schema(url: str) -> tuple[str, str]:
+    """Brings a database of an older Optuna to the schema of the installed one.
+
+    Args:
+        url: As :func:`open_storage` takes it.
+
+    Returns:
+        The schema's version before and now.
+
+    Raises:
+        StorageError: If the database cannot be opened or upgraded, or is of a newer Optuna.
+    """
+    parsed = _parse(url)
+    _check_sqlite_file(parsed, must_exist=True)
+    kwargs = _engine_kwargs(parsed)
+    try:
+        if not _find_schema(parsed, kwargs, must_exist=True):
+            raise StorageError(f"the database {safe_url(parsed)} holds tables of another kind: give another one")
+        storage = RDBStorage(
+            _optuna_url(parsed), engine_kwargs=kwargs, skip_compatibility_check=True, skip_table_creation=True
+        )
+        current, head = storage.get_current_version(), storage.get_head_version()
+        if current != head:
+            if current not in storage.get_all_versions():
+                raise StorageError(
+                    f"the database {safe_url(parsed)} has Optuna's schema {current}, which optuna {optuna.__version__} "
+                    "does not know: run `pip install -U optuna`"
+                )
+            storage.upgrade()
+        storage.engine.dispose()
+    except (SQLAlchemyError, OptunaError, ImportError, OSError, TypeError) as error:
+        raise _explain(parsed, error) from None
+    return current, head
+
+
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
@@ -233,7 +268,7 @@ def _open(url: str, *, create: bool, **kwargs: Any) -> BulkStorage:
         return storage
     known = current in storage.get_all_versions()
     storage.engine.dispose()
-    todo = "run `optuna storage upgrade --storage URL`" if known else "run `pip install -U optuna`"
+    todo = "run `optuna-aes storage upgrade --storage URL`" if known else "run `pip install -U optuna`"
     raise StorageError(
         f"the database {safe_url(storage.url)} has Optuna's schema {current}, and optuna {optuna.__version__} "
         f"needs {head}: {todo}, or give another database"

@@ -154,12 +154,13 @@ class WorkQueue:
             The numbers of the trials that this call gave back, or failed for good as too many workers died over them.
         """
         running = self.backend.running()
-        given = [trial.number for trial in running if self._dead(trial) and self._give_back(trial)]
+        given = [trial.number for trial in running if self.is_dead(trial) and self._give_back(trial)]
         known = {trial.trial_id for trial in running}
         self._nameless = {key: since for key, since in self._nameless.items() if key in known}
         return given
 
-    def _dead(self, trial: Running) -> bool:
+    def is_dead(self, trial: Running) -> bool:
+        """Whether the worker that held a running trial is no more."""
         if trial.mark is not None:
             worker = json.loads(trial.mark)
             if isinstance(worker, dict) and died_here(worker):

@@ -250,7 +250,9 @@ def test_must_exist(tmp_path: Path, postgres_url: str) -> None:
         assert sa.inspect(connection).get_table_names() == []
 
 
-@pytest.mark.parametrize(("version", "todo"), [("v3.0.0.d", "optuna storage upgrade"), ("v99.0.0", "pip install -U")])
+@pytest.mark.parametrize(
+    ("version", "todo"), [("v3.0.0.d", "optuna-aes storage upgrade"), ("v99.0.0", "pip install -U")]
+)
 def test_schema_of_another_version(storage_url: str, version: str, todo: str) -> None:
     engine = open_storage(storage_url).engine
     with engine.begin() as connection:
