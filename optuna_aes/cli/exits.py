@@ -24,7 +24,7 @@ def report(error: BaseException) -> int:
         The exit code.
     """
     if debugging():
-        traceback.print_exception(error)
+        print(_traceback(error), end="", file=sys.stderr)
     if isinstance(error, KeyboardInterrupt):
         _say("stopped: run the same command again to go on")
         return STOPPED
@@ -83,10 +83,16 @@ def _bug(error: BaseException) -> str:
         with tempfile.NamedTemporaryFile(
             "w", prefix="optuna-aes-", suffix=".txt", encoding="utf-8", delete=False
         ) as file:
-            traceback.print_exception(error, file=file)
+            file.write(_traceback(error))
     except OSError:
         return f"{what}: set {DEBUG}=1 to see the traceback"
     return f"{what}: please report it with {file.name}"
+
+
+def _traceback(error: BaseException) -> str:
+    from optuna_aes.storage._messages import without_passwords
+
+    return without_passwords("".join(traceback.format_exception(error)))
 
 
 def _one_line(text: str) -> str:
@@ -94,4 +100,8 @@ def _one_line(text: str) -> str:
 
 
 def _say(text: str) -> None:
+    if "@" in text or "=" in text:  # only then, as the import takes a moment
+        from optuna_aes.storage._messages import without_passwords
+
+        text = without_passwords(text)
     print(text, file=sys.stderr, flush=True)

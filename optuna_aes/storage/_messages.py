@@ -15,6 +15,17 @@ from optuna_aes.errors import StorageError
 _SECRET_OPTION = re.compile(r"pass|pwd|secret|token", re.IGNORECASE)
 
 
+# A URL wherever it stands in a text. Up to the last @ of the word: who writes a password in may not have encoded it.
+# One slash is left where it was taken for a path.
+_PASSWORD = re.compile(r"(:/+[^\s:/@]*):\S*@")
+_OPTION = re.compile(rf"([?&][^=&\s]*(?:{_SECRET_OPTION.pattern})[^=&\s]*=)[^&\s'\"]*", re.IGNORECASE)
+
+
+def without_passwords(text: str) -> str:
+    """A text with ``***`` for the password in every URL, as where a user gives a URL in the wrong place."""
+    return _OPTION.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))
+
+
 def safe_url(url: str | URL) -> str:
     """Write a storage's URL for a log, an error or a report: the same, with ``***`` for every password.
 

@@ -1,0 +1,13 @@
+#!/bin/bash
+# GPU workers on SLURM, as many as the array has. Create the search once, then send them:
+#   optuna-aes search TABLE … --storage "$AES_STORAGE" --name ads --no-run
+#   sbatch --export=ALL,AES_STORAGE,AES_NAME=ads slurm.sh
+# AES_STORAGE is the database's URL; AES_DATA, the encoded dataset, where it lies elsewhere on these machines.
+#SBATCH --job-name=optuna-aes
+#SBATCH --array=1-8
+#SBATCH --gpus-per-task=1
+#SBATCH --cpus-per-task=4
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+set -euo pipefail
+exec optuna-aes worker --storage "$AES_STORAGE" --name "$AES_NAME" ${AES_DATA:+--data "$AES_DATA"} --quiet
