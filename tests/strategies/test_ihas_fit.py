@@ -73,6 +73,21 @@ def test_the_loss_has_the_regulariser_and_what_is_told_has_not(data: Dataset) ->
     assert spread[1] > spread[0] + 0.1
 
 
+def test_regularisers_count_once_the_warm_up_is_over(data: Dataset) -> None:
+    net = untrained(IHAS())
+    trainer = IHAS(warmup=0.4, sparse=0.1, polar=0.3).trainer(net, data, options=TRAIN)
+    net.train()(ids_of(data.train))
+    assert trainer.hook is not None
+    assert trainer.penalty is not None
+    told = []
+    for step in range(10):
+        trainer.hook.before(step, 10)
+        told.append(float(trainer.penalty().detach()))
+    assert told[:4] == [0.0] * 4
+    expected = float(regulariser(net.gates.open, sparse=0.1, polar=0.3).detach())
+    assert told[4:] == [pytest.approx(expected)] * 6
+
+
 def test_gated_logits_are_the_backbones_of_gated_embeddings(data: Dataset) -> None:
     net, ids = untrained(IHAS()).eval(), ids_of(data.valid)
     values = net.values(ids)
@@ -141,6 +156,7 @@ def test_a_number_of_clusters_that_lost_some_stands_for_those_it_has() -> None:
     [
         ({"sparse": 0.09, "polar": 0.1}, "sparse=0.09"),
         ({"gate": "steel"}, "gate='steel'"),
+        ({"warmup": 1.0}, "warmup=1.0"),
         ({"control": "two"}, "control='two'"),
         ({"features": "unmasked"}, "features='unmasked'"),
         ({"clusters": (2, 2)}, "clusters="),
