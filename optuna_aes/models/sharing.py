@@ -8,6 +8,7 @@ field and lets a candidate be its first columns, as in slimmable networks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -299,32 +300,38 @@ class SeparateEmbedding(SharedEmbedding):
         """See :meth:`SharedEmbedding.embed`."""
         if len(self.paths) != 1:
             raise InputError("sharing='separate' trains one path a step: set paths=1")
-        path = self.paths[0].cpu().numpy()
-        out = torch.zeros(len(ids), self.fields, self.dim, device=ids.device)
-        for k, fields in self._groups(path, ids.device):
+        groups = self._groups(self.paths[0].cpu().numpy(), ids.device)
+        parts = []
+        for k, fields in groups:
             chosen = fields.tolist()
             columns = self.layout.columns_of(chosen)
             if batch is None:
                 values = self._table(k).lookup(rows[:, columns])
             else:
-                values = self._gather(k, fields, batch, columns)
-            out = out.index_copy(1, fields, self._align(k, fields, self.layout.pool(values, ids, chosen)))
-        return self._watch(out)
+                values = self._gather(k, fields, batch, rows, columns)
+            parts.append(self._align(k, fields, self.layout.pool(values, ids, chosen)))
+        if not parts:  # every field is dropped
+            return torch.zeros(len(ids), self.fields, self.dim, device=ids.device)
+        placed: Tensor = _Place.apply(self.fields, [fields for _, fields in groups], *parts)  # type: ignore[no-untyped-call]
+        return self._watch(placed)
 
     def _table(self, k: int) -> RowTable:
         table = self.tables[str(k)]
         assert isinstance(table, RowTable)
         return table
 
-    def _gather(self, k: int, fields: Tensor, batch: BatchRows, columns: list[int]) -> Tensor:
+    def _gather(self, k: int, fields: Tensor, batch: BatchRows, rows: Tensor, columns: list[int]) -> Tensor:
+        if not self.layout.every_row and self.update is None:
+            part = BatchRows.of(rows[:, columns], self.layout.total_rows)
+            return part.lookup(self._table(k).gather(part.rows))
         field_of = self.block_of(batch.rows)
         mine = torch.isin(field_of, fields)
-        rows = batch.rows[mine]
+        touched = batch.rows[mine]
         widths = None
         if self.update is not None:
             widths = self.update[field_of[mine]] * self.candidates[k]
         position = mine.cumsum(0) - 1
-        return F.embedding(position[batch.inverse[:, columns]], self._table(k).gather(rows, widths))
+        return F.embedding(position[batch.inverse[:, columns]], self._table(k).gather(touched, widths))
 
     def _align(self, k: int, fields: Tensor, values: Tensor) -> Tensor:
         mapped = torch.einsum("bfd,fde->bfe", values, self.maps[str(k)][fields]).flatten(1)
@@ -365,3 +372,19 @@ class SeparateEmbedding(SharedEmbedding):
 def _fields_of(values: Tensor, fields: Sequence[int]) -> Tensor:
     """Some fields of a bank, shape ``(rows, fields, width)``: slices side by side, a fifth of the time of an index's."""
     return torch.stack([values[:, field] for field in fields], dim=1)
+
+
+class _Place(torch.autograd.Function):
+    """Puts parts of the fields where they belong, in one pass: copied one after another they would be copied each time."""
+
+    @staticmethod
+    def forward(ctx: Any, total: int, fields: Sequence[Tensor], *parts: Tensor) -> Tensor:
+        ctx.fields = fields
+        out = parts[0].new_zeros(len(parts[0]), total, parts[0].shape[2])
+        for at, part in zip(fields, parts, strict=True):
+            out.index_copy_(1, at, part)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, None, *(grads[0].index_select(1, at) for at in ctx.fields))

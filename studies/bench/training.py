@@ -1,11 +1,12 @@
-"""Rows per second in training: us, bare torch loops (the limit), DeepCTR-Torch and FuxiCTR; same data, model and rows.
+"""Rows per CPU-second in training: us, bare torch loops (the limit), DeepCTR-Torch and FuxiCTR; same data, model and rows.
 
 ``python -m studies.bench.training [--columns 1M/deepfm/4096 …] [--rounds 5] [--auc] [--write]``
 
 A column is a table (``frappe``, where ``FRAPPE_DIR`` says where it is, ``1M`` or ``5M`` rows of vocabulary in 26 planted
 fields), a backbone (``deepfm`` or ``mlp``) and a batch size. Every contestant is a process of its own, they take turns, and
-given are medians over the rounds with the range. ``--auc`` trains all of them on the same number of rows instead, and gives
-the test AUC. The peers are an extra: ``pip install 'optuna-aes[bench]'``.
+given are medians over the rounds with the range. Counted is the CPU time of the training process, so that what else runs on
+the machine weighs less; of FuxiCTR's loader, which is a process of its own, it leaves out the work. ``--auc`` trains all
+of them on the same number of rows instead, and gives the test AUC. The peers are the extra ``bench``.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Process:
         return self.read()
 
     def turn(self, seconds: float, rows: float = 1e18) -> float:
-        """Trains so many seconds or rows, at least one step; gives rows per second."""
+        """Trains so many CPU-seconds or rows, at least one step; gives rows per CPU-second."""
         done = self.ask(f"{seconds} {rows}")
         self.mib = done["mib"]
         return float(done["rows"] / done["seconds"])
@@ -107,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             title = f"Training: AUC after the same rows, {column}"
             lines = same_rows(names, settings, given.epochs * len(dataset.train))
         else:
-            title = f"Training: rows per second, {column}"
+            title = f"Training: rows per CPU-second, {column}"
             lines = rates(names, settings, given.rounds, given.seconds)
         text = "\n".join([f"Threads: {given.threads}.", "", *lines])
         print(f"\n{title}\n{text}", flush=True)
@@ -139,11 +140,12 @@ def rates(names: Sequence[str], settings: dict[str, Any], rounds: int, seconds: 
         for _ in range(rounds):
             for process in processes:
                 process.rates.append(process.turn(seconds))
+                print(f"{process.name}: {process.rates[-1]:,.0f} rows per CPU-second", flush=True)
     best = max((p for p in processes if p.name.startswith("bare")), key=lambda p: median(p.rates), default=processes[0])
     lines = [
         f"Ratios are to the best bare loop here, *{best.name}*, round by round.",
         "",
-        "| | rows/s, median (range) | of the limit, median (range) | built in s | peak MiB |",
+        "| | rows per CPU-second, median (range) | of the limit, median (range) | built in s | peak MiB |",
         "|---|---|---|---|---|",
     ]
     for p in processes:

@@ -2,7 +2,8 @@
 
 ``python -m studies.bench.contestants.worker '{"contestant": "ours", "table": "1M", …}'``
 
-Every line read is the seconds of a round, and is answered with rows and seconds; ``predict`` is answered with the test AUC.
+Every line read is the CPU-seconds of a round, and is answered with rows and CPU-seconds of this process; ``predict`` is
+answered with the test AUC.
 """
 
 from __future__ import annotations
@@ -63,14 +64,14 @@ class Rounds:
         if not line or line[0] == "predict":
             raise Finished
         self.seconds, self.rows, self.limit = float(line[0]), 0, float(line[1])
-        self.started = time.perf_counter()
+        self.started = time.process_time()
 
     def __call__(self) -> None:
         """A step is done."""
         last = self.step % self.steps == self.steps - 1
         self.rows += self.epoch - (self.steps - 1) * self.batch if last else self.batch
         self.step += 1
-        seconds = time.perf_counter() - self.started
+        seconds = time.process_time() - self.started
         if seconds >= self.seconds or self.rows >= self.limit:
             answer(rows=self.rows, seconds=seconds, mib=peak_mib())
             self.begin()
@@ -93,9 +94,9 @@ def main() -> None:
     torch.set_num_threads(given["threads"])
     dataset = table(given["table"], Path(given["cache"]), rows=given["rows"])
     work = Work(dataset, backbone=given["backbone"], batch_size=given["batch_size"], threads=given["threads"])
-    started = time.perf_counter()
+    started = time.process_time()
     contestant: Contestant = CONTESTANTS[given["contestant"]](work)
-    answer(built=time.perf_counter() - started)
+    answer(built=time.process_time() - started)
     try:
         contestant.train(Rounds(work))
     except Finished:
