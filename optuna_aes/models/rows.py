@@ -171,6 +171,41 @@ class Touched:
     widths: Tensor | None
 
 
+class TouchedParts:
+    """Adds up the gradients of the parts of a step, so that tables are updated once for all of them.
+
+    Args:
+        tables: The tables by name.
+    """
+
+    def __init__(self, tables: Mapping[str, RowTable]) -> None:
+        self.tables = tables
+        self.found: dict[str, list[Touched]] = {}
+
+    def add(self) -> None:
+        """Takes what the part just done has touched."""
+        for name, table in self.tables.items():
+            if table.touched is not None and table.touched.leaf.grad is not None:
+                self.found.setdefault(name, []).append(table.touched)
+            table.touched = None
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Makes it look as if the whole step had been one part; does nothing where it was."""
+        for name, parts in self.found.items():
+            table = self.tables[name]
+            rows, at = torch.unique(torch.cat([part.rows for part in parts]), return_inverse=True)
+            leaf = table.weight.index_select(0, rows)
+            grads = torch.cat([part.leaf.grad for part in parts if part.leaf.grad is not None])
+            leaf.grad = torch.zeros_like(leaf).index_add_(0, at, grads)
+            widths = [part.widths for part in parts if part.widths is not None]
+            widest = None
+            if widths:
+                used = torch.cat(widths)
+                widest = used.new_zeros(len(rows)).scatter_reduce_(0, at, used, "amax")
+            table.touched = Touched(rows, leaf, widest)
+
+
 class RowAdam:
     """Adam on the touched rows of tables, with the second moment kept per row.
 

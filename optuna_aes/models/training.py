@@ -24,7 +24,7 @@ from optuna_aes.models.compiled import CompiledBackbones
 from optuna_aes.models.layout import FieldLayout
 from optuna_aes.models.memory import keep_freed_memory
 from optuna_aes.models.model import dense_parameters, row_tables, seeded
-from optuna_aes.models.rows import RowAdam
+from optuna_aes.models.rows import RowAdam, TouchedParts
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,10 @@ class StepHook(Protocol):
         """Called before step ``step`` of ``steps`` in all."""
 
     def after(self, step: int, losses: Tensor) -> None:
-        """Called after the backward pass, before the update; the loss of every row of the batch, shape ``(batch,)``."""
+        """Called after the backward pass, before the update; the loss of every row of the batch, shape ``(batch,)``.
+
+        Of a batch that goes through the model in parts, the losses are those of the last part.
+        """
 
     def state(self) -> dict[str, Any]:
         """JSON-ready state, for a checkpoint."""
@@ -284,18 +287,28 @@ class Trainer:
             self._set_lr(self.options.lr * 0.5 * (1 + math.cos(math.pi * step / steps)))
         if self.hook is not None:
             self.hook.before(step, steps)
-        with self.compiled(len(ids)):
-            logits = self.model(ids)
-        losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-        loss = losses.mean()
         self.dense.zero_grad(set_to_none=True)
-        # What is told of an epoch is the loss itself, which can be compared with that of other models.
-        (loss if self.penalty is None else loss + self.penalty()).backward()  # type: ignore[no-untyped-call]
+        total, touched = torch.zeros((), device=self.device), TouchedParts(self.rows.tables)
+        parts = min(self.parts, len(ids))
+        for part, part_labels in zip(ids.tensor_split(parts), labels.tensor_split(parts), strict=True):
+            losses, share = self._losses(part, part_labels), len(part) / len(ids)
+            # What is told of an epoch is the loss itself, which can be compared with that of other models.
+            loss = losses.mean() * share
+            (loss if self.penalty is None else loss + self.penalty() * share).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+            if self.parts > 1:
+                touched.add()
+        touched.put_back()
         if self.hook is not None:
             self.hook.after(step, losses.detach())
         self.dense.step()
         self.rows.step()
-        return loss.detach()
+        return total
+
+    def _losses(self, ids: Tensor, labels: Tensor) -> Tensor:
+        with self.compiled(len(ids)):
+            logits = self.model(ids)
+        return F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
 
     def _after_epoch(self, score: float) -> None:
         if self.keep == "last":
