@@ -264,17 +264,28 @@ def status(
     json: Json = False,
     backbone: Backbone = None,
     inherited: Inherited = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Look on until it is done: workers, speed, what is stale, time left.")
+    ] = False,
 ) -> None:
     """See the command's help."""
-    from optuna_aes.cli.tables import print_status
+    from optuna_aes.cli.tables import status_table
+    from optuna_aes.errors import InputError
     from optuna_aes.search.read import status as status_of
 
+    if json and watch:
+        raise InputError("--json and --watch do not go together: ask with --json again and again")
     record = _record(name, storage, backbone, inherited)
+    if watch:
+        from optuna_aes.cli.watch import watch as look_on
+
+        look_on(_console(), record)
+        return
     found = status_of(record)
     if json:
         _print_json(found)
     else:
-        print_status(_console(), found, epochs=int(record.settings["fit"]["epochs"]))
+        _console().print(status_table(found, epochs=int(record.settings["fit"]["epochs"])))
 
 
 @app.command(help="The retrained points and their front.")

@@ -101,6 +101,8 @@ class SearchOptions:
     device: Annotated[str, _training(help="cpu, cuda, cuda:N, or auto.")] = "auto"
     threads: Annotated[int | None, _training(help="Threads of torch on the CPU. (default: torch's own)")] = None
 
+    workers: Annotated[int, _training(help="Processes on this machine that share the work.")] = 1
+
     # Search
     strategy: Annotated[
         str, _search(help="The method: adass, a baseline (see the README), or module:Class of your own.")

@@ -102,7 +102,7 @@ class Progress:
             if self._stage == "retrain":  # the last one's AUC says nothing of all
                 detail = detail.partition(" · last:")[0]
             if not self._idle:
-                detail = f"{detail} · {_seconds(time.monotonic() - self._started)}".removeprefix(" · ")
+                detail = f"{detail} · {seconds_text(time.monotonic() - self._started)}".removeprefix(" · ")
             self._print_end(self._stage, detail)
         self._stage, self._idle = "", False
 
@@ -250,7 +250,8 @@ def _rate(rows_per_second: float) -> str:
     return f"{rows_per_second:,.0f} rows/s"
 
 
-def _seconds(seconds: float) -> str:
+def seconds_text(seconds: float) -> str:
+    """A duration, as one says it."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 100:

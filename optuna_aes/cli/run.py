@@ -33,7 +33,7 @@ def run_search(options: SearchOptions) -> None:
         if options.no_run:
             _print_worker(console, search, options)
             return
-        result = search.run()
+        result = search.run(workers=options.workers)
     if options.json:
         print(json.dumps(result.to_json(), indent=2, ensure_ascii=False))
     elif not options.quiet:

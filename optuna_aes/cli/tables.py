@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -18,15 +18,14 @@ STAGES = {"fit": "train the supernet", "search": "score sizes in it", "retrain":
 SEQUENCE = 40  # columns that the sizes of a point may take before they are only counted
 
 
-def print_status(console: Console, status: Mapping[str, Any], *, epochs: int) -> None:
-    """Prints how far each stage is.
+def status_table(status: Mapping[str, Any], *, epochs: int) -> RenderableType:
+    """How far each stage is.
 
     Args:
-        console: Where to.
         status: What :func:`optuna_aes.search.read.status` gave.
         epochs: Epochs of the fit.
     """
-    console.print(Text.assemble((status["study"], "bold"), (f"  {status['strategy']}", "dim")))
+    title = Text.assemble((status["study"], "bold"), (f"  {status['strategy']}", "dim"))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
     table.add_column("Stage", style="bold")
     table.add_column("")
@@ -48,7 +47,7 @@ def print_status(console: Console, status: Mapping[str, Any], *, epochs: int) ->
             _count(counts["pruned"], "yellow"),
             Text(what, style="dim"),
         )
-    console.print(table)
+    return Group(title, table)
 
 
 def print_points(console: Console, result: Result) -> None:

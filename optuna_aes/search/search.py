@@ -34,10 +34,12 @@ from optuna_aes.search.settings import Plan
 from optuna_aes.search.task import Task
 from optuna_aes.search.variant import OWN, Variant
 from optuna_aes.storage import check_artifacts, open_artifact_store, open_storage
+from optuna_aes.storage.presence import present
 from optuna_aes.strategies.adass.strategy import AdaSS
 from optuna_aes.strategies.base import OneShot, Strategy
 from optuna_aes.strategies.registry import strategy_class
 
+MOST_WORKERS = 256
 STAGES = {"fit": fit, "search": score, "retrain": retrain}
 
 
@@ -239,25 +241,35 @@ class Search:
         )
         return cls(context, open_record(name, storage))
 
-    def run(self, stages: Sequence[str] = tuple(STAGES)) -> Result:
+    def run(self, stages: Sequence[str] = tuple(STAGES), *, workers: int = 1) -> Result:
         """Runs the stages that are not done yet, from where they stopped.
 
         Args:
             stages: Which of ``"fit"``, ``"search"`` and ``"retrain"``, in this order.
+            workers: By how many processes on this machine; 1 is this one. They share the dataset, which has to lie in a
+                folder, and divide the CPU's threads.
 
         Returns:
             What is found.
         """
+        if not 1 <= workers <= MOST_WORKERS:
+            raise InputError(f"workers={workers} is out of range: give 1 to {MOST_WORKERS}")
         unknown = [s for s in stages if s not in STAGES]
         if unknown:
             raise InputError(f"stages has {unknown[0]!r}: give some of {', '.join(STAGES)}")
+        if workers > 1:
+            from optuna_aes.search.local import run_local
+
+            run_local(self, workers, stages)
+            return self.pareto()
         self.context = context = replace(self.context)  # what it has looked up is of an earlier run
         assert context.failed_before is not None  # looked up now: what fails from here on is not tried again
         if context.task.threads is not None:
             torch.set_num_threads(context.task.threads)
-        for stage, work in STAGES.items():
-            if stage in stages:
-                work(context)
+        with present(context.storage, self.record.name, str(context.device)):
+            for stage, work in STAGES.items():
+                if stage in stages:
+                    work(context)
         return self.pareto()
 
     def variant(self, *, backbone: str | None = None, inherited: bool = False) -> Search:

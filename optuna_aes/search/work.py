@@ -19,6 +19,8 @@ from optuna_aes.search.progress import Listener
 from optuna_aes.storage import Hold, LostTrialError, Outcome, WorkQueue
 from optuna_aes.storage.queue import REASON, WORK
 
+WAITING = "waiting for another worker"  # how a note begins that tells of nothing else
+
 UNDONE = (TrialState.WAITING, TrialState.RUNNING)
 
 FAILURES = "aes:failures"  # user attribute of a trial: what went wrong so far, a line each
@@ -75,7 +77,7 @@ class Crew:
         if study.study_name not in self.told:
             self.told.add(study.study_name)
             trials = f"trial {busy[0].number}" if len(busy) == 1 else f"{len(busy)} trials"
-            self.listener.note(f"waiting for another worker at {study.study_name}, {trials}")
+            self.listener.note(f"{WAITING} at {study.study_name}, {trials}")
         time.sleep(self.poll)
 
 

@@ -160,7 +160,7 @@ class WorkQueue:
         return given
 
     def is_dead(self, trial: Running) -> bool:
-        """Whether the worker that held a running trial is no more."""
+        """Whether the worker that holds a trial is dead: it died on this machine, or was silent for too long."""
         if trial.mark is not None:
             worker = json.loads(trial.mark)
             if isinstance(worker, dict) and died_here(worker):
