@@ -74,6 +74,7 @@ def test_its_commands_and_options_are_there() -> None:
         "--inherited",
         "--supernets",
         "--modes",
+        "--watch",
     }
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= known | others
 
