@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -195,6 +196,23 @@ class SubnetScorer:
             room: Bytes; the blocks of rows that do not fit in are looked up for every group, as without this call.
         """
         self._room = room
+
+    def part(self, share: float, *, seed: int = 0) -> SubnetScorer:
+        """A scorer on some of the rows, as many of each class as its share of all of them, and at least one.
+
+        Args:
+            share: Which part of the rows, in (0, 1].
+            seed: Seed of the draw.
+        """
+        rng = np.random.default_rng((seed, 1))
+        classes = [np.flatnonzero(self.labels == label) for label in np.unique(self.labels)]
+        drawn = [rng.permutation(rows)[: max(1, round(share * len(rows)))] for rows in classes]
+        chosen = np.sort(np.concatenate(drawn))
+        part = copy.copy(self)
+        at = torch.from_numpy(chosen).to(self.ids.device)
+        part.ids, part._on_device, part.labels = self.ids[at], self._on_device[at], self.labels[chosen]
+        part._kept = []
+        return part
 
     @property
     def kept_bytes(self) -> int:

@@ -12,9 +12,9 @@ from optuna_aes.models.delong import AUCParts, difference_error
 from optuna_aes.models.supernet import SubnetScorer
 from optuna_aes.search.context import Context
 from optuna_aes.search.fit import load_supernet
-from optuna_aes.search.records import Picks, Scored, decision_of, recorded_picks, scored
+from optuna_aes.search.records import ROWS, Picks, Scored, decision_of, recorded_picks, scored
 from optuna_aes.space import Sizes
-from optuna_aes.storage import WorkQueue
+from optuna_aes.storage import WorkQueue, read_user_attr
 
 Rule = Callable[[Sequence[Scored]], Scored]
 
@@ -27,10 +27,18 @@ def chosen(context: Context) -> Picks:
         shares = plan.picks_at or context.strategy.budget_levels
         levels = [context.budget.level(share).params for share in shares]
         rule = _Trim(context) if context.strategy.trims else _first
-        found = choose(trials, levels, plan.picks, rule, fill=plan.picks_at is None)
+        found = choose(_on_all_rows(context, trials), levels, plan.picks, rule, fill=plan.picks_at is None)
         # Of several workers, on machines that compute a little differently, the first one decides for all.
         WorkQueue(study).add([], decision=decision_of(study, trials, plan, found))
     return picks
+
+
+def _on_all_rows(context: Context, trials: Sequence[Scored]) -> Sequence[Scored]:
+    """The trials whose score is not an estimate; see :mod:`optuna_aes.models.racing`."""
+    if not getattr(context.strategy, "race", 0.0):
+        return trials
+    estimated = read_user_attr(context.studies.search, ROWS)
+    return [trial for trial in trials if trial.number not in estimated]
 
 
 def choose(trials: Sequence[Scored], levels: Sequence[int], count: int, rule: Rule, *, fill: bool = True) -> Picks:

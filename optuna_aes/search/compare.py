@@ -168,14 +168,20 @@ def hypervolume(result: Result, smallest: float) -> float:
         result: A finished search.
         smallest: Share of the full-size parameters at which the box begins, in (0, 1).
     """
-    width = -math.log(smallest)
-    points = sorted((p.params, p.auc_test) for p in result.points if p.feasible and p.search_trial is not None)
-    ends = [math.log(max(params / result.full["params"], smallest)) for params, _ in points] + [0.0]
+    full = result.full["params"]
+    searched = [p for p in result.points if p.feasible and p.search_trial is not None]
+    return dominated([(p.params / full, p.auc_test) for p in searched], smallest)
+
+
+def dominated(points: Iterable[tuple[float, float]], smallest: float) -> float:
+    """The share of the box of :func:`hypervolume` that points of (share of the full-size parameters, AUC) dominate."""
+    known = sorted(points)
+    ends = [math.log(max(share, smallest)) for share, _ in known] + [0.0]
     area, best = 0.0, 0.5
-    for (start, stop), (_, auc) in zip(itertools.pairwise(ends), points, strict=True):
+    for (start, stop), (_, auc) in zip(itertools.pairwise(ends), known, strict=True):
         best = max(best, auc)
         area += (2 * best - 1) * (stop - start)
-    return area / width
+    return area / -math.log(smallest)
 
 
 def _uniform_auc(result: Result, params: float) -> float | None:

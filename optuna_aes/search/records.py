@@ -22,6 +22,8 @@ from optuna_aes.storage import Decision
 
 # User attributes of trials.
 SECONDS = "aes:seconds"
+# Of a trial that was scored on a part of the validation rows only: on how many. It is dominated, and never picked.
+ROWS = "aes:rows"
 SEED, SOURCE, INHERITED = "aes:seed", "aes:search_trial", "aes:auc_inherited"
 METRICS = "aes:metrics"
 # User attribute of a retrain trial that is a copy: the study whose artifact the weights are.

@@ -6,19 +6,20 @@ it and finishes it. So workers score different groups at the same time, and as m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import optuna
 
-from optuna_aes.models.supernet import SubnetScorer
+from optuna_aes.models.racing import Known, Racer
+from optuna_aes.models.supernet import Supernet
 from optuna_aes.models.training import work_seconds
 from optuna_aes.samplers.trials import read_trials
 from optuna_aes.search.context import Context
 from optuna_aes.search.fit import load_supernet
 from optuna_aes.search.propose import Proposal, Proposer, proposer_of, recorded
-from optuna_aes.search.records import EXHAUSTED, SECONDS, Scores, scores
+from optuna_aes.search.records import EXHAUSTED, ROWS, SECONDS, Scores, scores
 from optuna_aes.search.results import non_dominated
 from optuna_aes.search.scratch import score_by_training
 from optuna_aes.search.studies import trials_of
@@ -44,8 +45,7 @@ def score(context: Context) -> None:
     if _done(context, known):
         return
     supernet = load_supernet(context)
-    scorer = context.one_shot.scorer(supernet, context.task.dataset, seed=context.seed)
-    scorer.keep_embeddings()
+    scorer = _scorer(context, supernet)
     propose = proposer_of(context, supernet)
     queue, failed_before = WorkQueue(study), known.failed
     while not _done(context, known):
@@ -54,7 +54,7 @@ def score(context: Context) -> None:
         if hold is None:
             hold = _next_group(context, queue, propose, known)
         if hold is not None:
-            _score(context, hold, scorer)
+            _score(context, hold, scorer, known)
         elif known.pending:
             context.crew.wait(study, study.get_trials(deepcopy=False, states=UNDONE))
         known = scores(study, context.budget)
@@ -89,7 +89,33 @@ def _first(proposals: list[Proposal], count: int, context: Context) -> list[Prop
     return proposals[: int(np.searchsorted(hits, count)) + 1]
 
 
-def _score(context: Context, hold: Hold, scorer: SubnetScorer) -> None:
+Score = tuple[float, dict[str, int]]
+"""An AUC, and what else is to be recorded of it: on how many rows a trial was scored, if not on all."""
+
+Scorer = Callable[[npt.NDArray[np.int64], Scores], list[Score]]
+"""Scores choices of shape ``(trials, blocks)``, of a search that knows the scores of others."""
+
+
+def _scorer(context: Context, supernet: Supernet) -> Scorer:
+    """What scores a group: all of it on all rows, or on a part of them first."""
+    strategy, space = context.one_shot, context.space
+    scorer = strategy.scorer(supernet, context.task.dataset, seed=context.seed)
+    scorer.keep_embeddings()
+    share = getattr(strategy, "race", 0.0)
+    if not share:
+        return lambda choices, known: [(float(auc), {}) for auc in scorer(choices)]
+    smallest = context.budget.level(min(strategy.budget_levels)).params
+    racer = Racer(scorer, share, box=(max(1, smallest // 2), context.budget.params), seed=context.seed)
+
+    def race(choices: npt.NDArray[np.int64], known: Scores) -> list[Score]:
+        others = Known(known.choices, known.params, known.aucs)
+        aucs, full = racer(choices, space.params_of(choices), others)
+        return [(float(auc), {} if all_rows else {ROWS: racer.rows}) for auc, all_rows in zip(aucs, full, strict=True)]
+
+    return race
+
+
+def _score(context: Context, hold: Hold, scorer: Scorer, known: Scores) -> None:
     """Scores what is held and finishes it; what cannot be scored goes back to the queue."""
     if not hold.trials:
         return
@@ -97,13 +123,13 @@ def _score(context: Context, hold: Hold, scorer: SubnetScorer) -> None:
     choices = _choices(context, hold)
     try:
         with hold.beating():
-            found = _aucs(scorer, choices)
+            found = _scores(scorer, choices, known)
         seconds = round((work_seconds(context.device) - started) / len(found), 6)
         params = context.space.params_of(choices)
         outcomes = {
-            number: Outcome([auc, float(cost)], attrs={SECONDS: seconds})
-            for number, auc, cost in zip(hold.numbers, found, params.tolist(), strict=True)
-            if isinstance(auc, float)
+            number: Outcome([score[0], float(cost)], attrs={SECONDS: seconds, **score[1]})
+            for number, score, cost in zip(hold.numbers, found, params.tolist(), strict=True)
+            if not isinstance(score, Exception)
         }
         finished = hold.finish(outcomes)
     except BaseException:  # Ctrl-C
@@ -129,15 +155,15 @@ def _choices(context: Context, hold: Hold) -> npt.NDArray[np.int64]:
     return choices
 
 
-def _aucs(scorer: SubnetScorer, choices: npt.NDArray[np.int64]) -> Sequence[float | Exception]:
-    """AUC of each choice, or what went wrong: in halves, so that one that cannot be scored leaves the others alone."""
+def _scores(scorer: Scorer, choices: npt.NDArray[np.int64], known: Scores) -> Sequence[Score | Exception]:
+    """Score of each choice, or what went wrong: in halves, so that one that cannot be scored leaves the others alone."""
     try:
-        return [float(auc) for auc in scorer(choices)]
+        return scorer(choices, known)
     except Exception as error:
         if len(choices) == 1:
             return [error]
     half = len(choices) // 2
-    return [*_aucs(scorer, choices[:half]), *_aucs(scorer, choices[half:])]
+    return [*_scores(scorer, choices[:half], known), *_scores(scorer, choices[half:], known)]
 
 
 def _tell(context: Context) -> None:

@@ -23,7 +23,13 @@ FORMAT = 1
 
 # Options that came later, with what a study from before was made with: their defaults, as reviving it gives. Written out, as
 # the models' own would load torch for a look at a study.
-_LATER = {"model.cross_layers": 3, "strategy.one_shot": True, "train.compile": False, "fit.compile": False}
+_LATER = {
+    "model.cross_layers": 3,
+    "strategy.one_shot": True,
+    "strategy.options.race": 0.0,
+    "train.compile": False,
+    "fit.compile": False,
+}
 
 
 @dataclass(frozen=True)

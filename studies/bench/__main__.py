@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from studies.bench import planted, ranking, storage, training
+from studies.bench import cost, planted, proposing, racing, ranking, same_front, scoring, storage, training
 
 if __name__ == "__main__":
     storage.main([])
     training.main([])
+    for bench in (scoring, racing, proposing, same_front):
+        bench.main(["--write"])
+    cost.main(["planted", "--write"])
     ranking.main(["planted", "--seeds", "2"])
     planted.main([])

@@ -16,6 +16,7 @@ from optuna_aes.errors import AesError
 from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.training import TrainOptions
 from optuna_aes.search.task import Task
+from optuna_aes.strategies.base import Strategy
 
 FRAPPE = Path(__file__).parents[1] / "frappe_adass.toml"
 
@@ -32,6 +33,12 @@ def frappe_task() -> Task:
         return request.task_of(request.wish_of(options), request.open_data(options))
     except AesError as error:  # FRAPPE_DIR is not set, or not right
         raise SystemExit(str(error)) from None
+
+
+def frappe_strategy() -> Strategy:
+    """The strategy of the same recipe."""
+    options = merged(str(FRAPPE), asdict(SearchOptions()), [])
+    return request.wish_of(options).strategy
 
 
 def task_of(name: str, seed: int = 0) -> Task:

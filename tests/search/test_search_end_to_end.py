@@ -22,6 +22,7 @@ from optuna_aes.errors import DataError, InputError, StorageError, StudyMismatch
 from optuna_aes.models.backbones.registry import BACKBONES
 from optuna_aes.models.training import auc, predict
 from optuna_aes.search import retrain as retrain_module
+from optuna_aes.search.records import ROWS
 from optuna_aes.search.results import Result
 
 Trials = list[tuple[dict[str, Any], list[float]]]
@@ -559,3 +560,15 @@ def test_one_trial_one_row_of_each_class(sqlite: str) -> None:
     dataset = tiny_dataset(rows=(4, 2, 2))
     result = run(dataset, sqlite, trials=1, retrain=1)
     assert len(result.points) == 4
+
+
+def test_a_search_that_races_scores_some_on_a_part_and_picks_none_of_them(sqlite: str, data: Dataset) -> None:
+    search = tiny_search(sqlite, data, strategy=replace(STRATEGY, race=0.5), trials=24, retrain=6)
+    result = search.run()
+    trials = search.record.studies.search.get_trials(deepcopy=False)
+    estimated = {t.number: t for t in trials if ROWS in t.user_attrs}
+    assert 0 < len(estimated) < len(trials) == 24
+    assert {t.user_attrs[ROWS] for t in estimated.values()} == {500}
+    for trial in estimated.values():
+        assert any(t.values[0] > trial.values[0] and t.values[1] <= trial.values[1] for t in trials)
+    assert not {p.search_trial for p in result.points} & estimated.keys()

@@ -40,6 +40,8 @@ class AdaSS(OneShot):
         sampling: How the supernet's paths are drawn.
         policy: How sizes are searched in the trained supernet.
         score_rows: Validation rows that score a subnet, at most.
+        race: Share of them that come first in scoring: what cannot add to the front on these is not scored on the rest (see
+            :mod:`optuna_aes.models.racing`). 0 scores all subnets on all rows.
         blocks: What has a size of its own: ``"field"``, or ``"frequency"``, ``parts`` ranges of every large field's values by
             training frequency, for rare values need fewer columns than frequent ones. The paper searches fields; blocks are
             DNIS's idea (Cheng et al., 2020, arXiv 2006.04466), and so are ``"shares"`` and ``"bands"``
@@ -61,6 +63,7 @@ class AdaSS(OneShot):
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     policy: PolicyOptions = field(default_factory=PolicyOptions)
     score_rows: int = 50_000
+    race: float = 0.0
     blocks: str = "field"
     parts: int = 5
 
@@ -72,6 +75,8 @@ class AdaSS(OneShot):
             raise InputError(f"sharing={self.sharing!r} is not known: give 'prefix' or 'separate'")
         if self.sharing == "separate" and self.sampling.paths != 1:
             raise InputError("sharing='separate' trains one path a step: set sampling.paths=1")
+        if not 0 <= self.race < 1:
+            raise InputError(f"race={self.race} is out of range: give a share in [0, 1)")
         if self.score_rows < 1:
             raise InputError(f"score_rows={self.score_rows} is out of range: give at least 1")
 
