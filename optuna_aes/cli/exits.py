@@ -70,6 +70,9 @@ def _known(error: BaseException) -> str | None:
         return f"the storage failed: {_one_line(str(cause.orig))}; what finished is kept: run the same command again"
     if out_of_memory(error):
         return "out of memory: give a smaller --batch-size or --dim, a larger --min-count, or --device cpu"
+    if hasattr(error, "details") and type(error).__module__.startswith("grpc"):
+        told = _one_line(str(error.details()))
+        return f"the storage's proxy failed: {told}; what finished is kept: run the same command again"
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return None

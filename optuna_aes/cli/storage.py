@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from optuna_aes.cli.exits import DONE, USER
 from optuna_aes.cli.options import STORAGE
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
 
 app = typer.Typer(
     add_completion=False, help="Upgrade, check or clean up the database of searches.", no_args_is_help=True
@@ -32,10 +35,9 @@ def check(storage: Storage = STORAGE) -> None:
     """See the command's help."""
     _quiet()
     from optuna_aes.search.upkeep import check as look
-    from optuna_aes.storage import open_storage
 
     troubles = 0
-    for finding in look(open_storage(storage, must_exist=True)):
+    for finding in look(_database(storage)):
         troubles += finding.trouble is not None
         print(
             f"ok   {finding.what}" if finding.trouble is None else f"BAD  {finding.what}: {finding.trouble}", flush=True
@@ -52,9 +54,8 @@ def gc(
     """See the command's help."""
     _quiet()
     from optuna_aes.search.upkeep import clear
-    from optuna_aes.storage import open_storage
 
-    for found in clear(open_storage(storage, must_exist=True), hours=hours, dry=dry_run):
+    for found in clear(_database(storage), hours=hours, dry=dry_run):
         rest = [f"{found.kept:,} in use"]
         rest += [f"{found.young:,} too young"] if found.young else []
         rest += [f"{found.foreign:,} not of this database's studies"] if found.foreign else []
@@ -62,6 +63,43 @@ def gc(
         print(
             f"{found.place}: {found.removed:,} artifacts {done} ({_size(found.bytes)}); {', '.join(rest)}", flush=True
         )
+
+
+@app.command(help="Serve a database over gRPC, for workers that cannot reach it: they take --storage grpc://HOST:PORT.")
+def serve(
+    storage: Storage = STORAGE,
+    host: Annotated[
+        str, typer.Option(help="Where to listen; there is no password: not where strangers are.")
+    ] = "localhost",
+    port: Annotated[int, typer.Option(help="Port to listen at.")] = 13000,
+) -> None:
+    """See the command's help."""
+    _quiet()
+    database = _database(storage)
+    from optuna.storages import get_storage, run_grpc_proxy_server
+
+    from optuna_aes.errors import InputError
+    from optuna_aes.storage import safe_url
+
+    print(f"serving {safe_url(storage)} at grpc://{host}:{port} until Ctrl-C", flush=True)
+    try:
+        run_grpc_proxy_server(get_storage(database), host=host, port=port)
+    except ImportError:
+        raise InputError('the proxy needs grpcio: pip install "optuna-aes[grpc]"') from None
+    except RuntimeError as error:
+        raise InputError(f"cannot listen at {host}:{port} ({error}): give another --port") from None
+
+
+def _database(url: str) -> RDBStorage:
+    from optuna.storages import RDBStorage
+
+    from optuna_aes.errors import InputError
+    from optuna_aes.storage import open_storage, safe_url
+
+    opened = open_storage(url, must_exist=True)
+    if not isinstance(opened, RDBStorage):
+        raise InputError(f"{safe_url(url)} is a proxy: give the database that it serves")
+    return opened
 
 
 def _size(count: int) -> str:

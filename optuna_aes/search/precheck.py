@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from optuna.storages import RDBStorage
+
 from optuna_aes.budget import parse_budget
 from optuna_aes.errors import InputError
 from optuna_aes.models.model import ModelOptions
@@ -81,7 +83,8 @@ def refuse_early(wish: Wish) -> None:
         if known is not None:
             _refuse_other(wish, known)
     finally:
-        opened.engine.dispose()
+        if isinstance(opened, RDBStorage):  # and not behind a proxy
+            opened.engine.dispose()
 
 
 def check_batches(model: ModelOptions, strategy: Strategy, train: TrainOptions, fit: TrainOptions) -> None:

@@ -7,11 +7,11 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, OptunaError
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy import create_engine, inspect
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
@@ -28,7 +28,10 @@ T = TypeVar("T")
 BUSY_TIMEOUT = 60  # seconds a SQLite writer waits for another
 CONNECT_TIMEOUT = 10  # seconds until a server that does not answer counts as unreachable
 
-_KINDS = "sqlite:///FILE.db, postgresql://USER:PASSWORD@HOST/DATABASE or mysql+pymysql://USER:PASSWORD@HOST/DATABASE"
+_KINDS = (
+    "sqlite:///FILE.db, postgresql://USER:PASSWORD@HOST/DATABASE, mysql+pymysql://USER:PASSWORD@HOST/DATABASE or "
+    "grpc://HOST:PORT"
+)
 
 
 def open_storage(
@@ -48,8 +51,9 @@ def open_storage(
     it claims a trial.
 
     Args:
-        url: ``sqlite:///FILE.db``, ``postgresql://…`` (psycopg is the driver unless the URL names one), or any other
-            URL that SQLAlchemy knows. A storage that is open already is given back, with the row locks added.
+        url: ``sqlite:///FILE.db``, ``postgresql://…`` (psycopg is the driver unless the URL names one), any other
+            URL that SQLAlchemy knows, or ``grpc://HOST:PORT``, Optuna's proxy (no heartbeats, no artifacts in the
+            database, trials recorded one by one). A storage that is open already is given back, with the row locks added.
         heartbeat_interval: Seconds between two signs of life of a trial under ``study.optimize``, or None for none.
         grace_period: Seconds without a sign of life after which another worker takes the trial over.
         max_retry: How often one trial is taken over, or None for no limit.
@@ -67,7 +71,11 @@ def open_storage(
     if isinstance(url, RDBStorage):
         ensure_row_locks(url.engine)
         return url
+    if not isinstance(url, str):
+        return cast(RDBStorage, url)  # another of Optuna's storages, for which everything has a slower way
     parsed = _parse(url)
+    if parsed.drivername == "grpc":
+        return cast(RDBStorage, _open_proxy(parsed, patience=patience, wait=wait))
     file = _check_sqlite_file(parsed, must_exist)
     is_new = file is not None and not file.exists()
     if file is None and parsed.get_backend_name() == "sqlite":
@@ -97,6 +105,16 @@ def open_storage(
         raise _explain(parsed, error) from None
 
 
+def _open_proxy(url: URL, *, patience: float, wait: float) -> BaseStorage:
+    try:
+        from optuna_aes.storage._proxy import open_proxy
+    except ImportError:
+        raise StorageError(f'the storage {safe_url(url)} needs grpcio: pip install "optuna-aes[grpc]"') from None
+    if not url.host or url.database or url.username:
+        raise StorageError(f"the storage {safe_url(url)} must be grpc://HOST:PORT and no more")
+    return open_proxy(url.host, url.port, patience=patience, wait=wait)
+
+
 def check_storage(url: str) -> bool:
     """Finds out whether a database could be opened, and creates nothing.
 
@@ -110,6 +128,9 @@ def check_storage(url: str) -> bool:
         StorageError: If :func:`open_storage` would fail.
     """
     parsed = _parse(url)
+    if parsed.drivername == "grpc":
+        _open_proxy(parsed, patience=PATIENCE, wait=0.0)
+        return True
     file = _check_sqlite_file(parsed, must_exist=False)
     if file is None and parsed.get_backend_name() == "sqlite":
         return False  # in memory: every opening makes another one
@@ -134,6 +155,8 @@ def upgrade_schema(url: str) -> tuple[str, str]:
         StorageError: If the database cannot be opened or upgraded, or is of a newer Optuna.
     """
     parsed = _parse(url)
+    if parsed.drivername == "grpc":
+        raise StorageError(f"{safe_url(parsed)} is a proxy: give the database that it serves")
     _check_sqlite_file(parsed, must_exist=True)
     kwargs = _engine_kwargs(parsed)
     try:
@@ -178,6 +201,9 @@ def _engine_kwargs(url: URL) -> dict[str, Any]:
     kwargs |= {"pool_pre_ping": True, "pool_size": 2, "max_overflow": 14, "pool_recycle": 1800}
     if url.drivername in ("postgresql+psycopg", "postgresql+psycopg2", "mysql+pymysql", "mysql+mysqldb"):
         options = {"connect_timeout": CONNECT_TIMEOUT}
+        if url.drivername == "mysql+pymysql":
+            # Without, a server that vanished is waited for for ever; above what a row lock may take (50 s).
+            options |= {"read_timeout": 120, "write_timeout": 120}
         if backend == "postgresql":
             options |= {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
         kwargs["connect_args"] = {key: value for key, value in options.items() if key not in url.query}
@@ -282,7 +308,7 @@ def _explain(url: URL, error: Exception) -> StorageError:
     if isinstance(error, ImportError):
         todo = {
             "postgresql": 'pip install "optuna-aes[postgres]"',
-            "mysql": "pip install PyMySQL, and write mysql+pymysql://...",
+            "mysql": 'pip install "optuna-aes[mysql]", and write mysql+pymysql://...',
         }.get(backend, f"install the driver of {url.drivername}")
         return StorageError(f"the storage {name} needs a driver that is not installed: {todo}")
     what = one_line(error, url)

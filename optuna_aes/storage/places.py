@@ -78,6 +78,11 @@ def open_artifact_store(spec: str | None, storage: RDBStorage) -> ArtifactStore:
         StorageError: If the place cannot be used.
     """
     if spec is None:
+        if not isinstance(storage, RDBStorage):
+            raise StorageError(
+                "this storage is no database that checkpoints could lie in: give a place for them, --artifacts FOLDER or "
+                "s3://BUCKET, that all workers see"
+            )
         return RDBArtifactStore(storage)
     scheme, found, rest = spec.partition("://")
     if not found:
