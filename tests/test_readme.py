@@ -75,6 +75,7 @@ def test_its_commands_and_options_are_there() -> None:
         "--supernets",
         "--modes",
         "--watch",
+        "--dry-run",
     }
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= known | others
 
