@@ -230,13 +230,11 @@ def _check_sqlite_file(url: URL, must_exist: bool) -> Path | None:
             os.access(file, os.W_OK) and os.access(file.absolute().parent, os.W_OK)
         ):
             raise StorageError(f"the storage {file} cannot be written: SQLite needs to write the file and its folder")
-        try:
-            with file.open("rb") as stream:
-                head = stream.read(16)
-        except OSError as error:
-            raise StorageError(f"the storage {file} cannot be read: {error.strerror}") from None
-        if head and head != b"SQLite format 3\0":
-            raise StorageError(f"the storage {file} is not a SQLite database: give another file")
+        # Its first bytes are for SQLite alone to look at. A file that is closed takes all of this process's locks on it along,
+        # those of open connections too; another process that ends then believes to be the last, and deletes the log of what
+        # is not written back yet: the database is malformed (https://www.sqlite.org/howtocorrupt.html, 2.2).
+        if not os.access(file, os.R_OK):
+            raise StorageError(f"the storage {file} cannot be read: allow it, or give another file")
     elif must_exist:
         raise StorageError(f"the storage {file} does not exist: check the path, or create a study in it first")
     else:
@@ -312,6 +310,8 @@ def _explain(url: URL, error: Exception) -> StorageError:
         }.get(backend, f"install the driver of {url.drivername}")
         return StorageError(f"the storage {name} needs a driver that is not installed: {todo}")
     what = one_line(error, url)
+    if backend == "sqlite" and "file is not a database" in what:
+        return StorageError(f"the storage {_sqlite_file(url)} is not a SQLite database: give another file")
     if backend == "sqlite":
         return StorageError(f"the storage {name} cannot be opened: {what}")
     return StorageError(
