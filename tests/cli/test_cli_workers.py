@@ -95,7 +95,7 @@ def test_a_worker_that_is_killed_is_replaced(folder: Path, aes: Run, start: Star
     process = start(*COMMAND, "--epochs", "12", "--patience", "0")
     run_until(process, "fit: epoch 2/12")
     for pid in children(process.pid):
-        if "loky" in Path(f"/proc/{pid}/cmdline").read_text():
+        if "popen_loky" in Path(f"/proc/{pid}/cmdline").read_text():
             os.kill(pid, signal.SIGKILL)
             break
     out, err = process.communicate(timeout=240)
