@@ -311,7 +311,9 @@ def _explain(url: URL, error: Exception) -> StorageError:
         return StorageError(f"the storage {name} needs a driver that is not installed: {todo}")
     what = one_line(error, url)
     if backend == "sqlite" and "file is not a database" in what:
-        return StorageError(f"the storage {_sqlite_file(url)} is not a SQLite database: give another file")
+        return StorageError(
+            f"the storage {name} cannot be opened: it is not a SQLite database, or it is damaged: give another file"
+        )
     if backend == "sqlite":
         return StorageError(f"the storage {name} cannot be opened: {what}")
     return StorageError(
