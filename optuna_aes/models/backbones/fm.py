@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from optuna_aes.models.backbones.base import Backbone, flatten
-from optuna_aes.models.backbones.group import Columns, GroupPass, GroupProducts, fm_sums, square_sums
+from optuna_aes.models.backbones.group import Columns, GroupPass, fm_interactions
 from optuna_aes.models.backbones.tower import TowerBackbone
 
 
@@ -81,14 +81,11 @@ class FM(Backbone):
 
     def group(self, columns: Columns) -> GroupPass:
         """See :meth:`Backbone.group`."""
-        sums = GroupProducts(fm_sums(columns, self.bias), self.bias.new_zeros(columns.width), columns)
-        squares = square_sums(columns, self.bias)
+        interactions = fm_interactions(columns, self.bias)
 
         def logits(values: Tensor, linear: Tensor | None) -> Tensor:
             assert linear is not None
-            known = self.bias + linear
-            pairs = zip(sums(values), squares(values.square()), strict=True)
-            return torch.stack([known + 0.5 * (total.square_().sum(1) - square[:, 0]) for total, square in pairs])
+            return interactions(values) + (self.bias + linear)
 
         return logits
 
@@ -144,19 +141,11 @@ class DeepFM(TowerBackbone):
         return logits
 
     def group(self, columns: Columns) -> GroupPass:
-        """See :meth:`Backbone.group`. One product gives the first layer and the sums of the factorisation machine."""
-        layer = self.tower.first
-        units, sums = len(layer.weight), fm_sums(columns, layer.weight)
-        weight, bias = torch.cat([layer.weight, sums]), torch.cat([layer.bias, layer.bias.new_zeros(len(sums))])
-        first, squares = GroupProducts(weight, bias, columns), square_sums(columns, layer.weight)
+        """See :meth:`Backbone.group`."""
+        tower, interactions = self.tower_group(columns), fm_interactions(columns, self.tower.first.weight)
 
         def logits(values: Tensor, linear: Tensor | None) -> Tensor:
             assert linear is not None
-            return torch.stack(
-                [
-                    self.tower.above(x[:, :units]) + 0.5 * (x[:, units:].square().sum(1) - square[:, 0]) + linear
-                    for x, square in zip(first(values), squares(values.square()), strict=True)
-                ]
-            )
+            return tower(values) + interactions(values) + linear
 
         return logits

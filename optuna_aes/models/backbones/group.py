@@ -24,7 +24,7 @@ class Columns:
     """Which columns of a bank of embeddings the subnets of a group use.
 
     Args:
-        used: bool of shape ``(subnets, columns)``.
+        used: bool of shape ``(subnets, columns)``; columns come in runs of ``width``, a field's each.
         inputs: The column of the full-width input that each column of the bank fills, int64 of shape ``(columns,)``.
         fields: Fields of the full-width input.
         width: Width of each of them.
@@ -80,11 +80,22 @@ class GroupProducts:
         return torch.from_numpy(at).to(device), weight * torch.from_numpy(sign[at]).to(weight).unsqueeze(1)
 
 
-def fm_sums(columns: Columns, like: Tensor) -> Tensor:
-    """The weight that adds up the fields column by column, shape ``(width, full width)``."""
-    return torch.eye(columns.width).to(like).repeat(1, columns.fields)
+def fm_interactions(columns: Columns, like: Tensor) -> Callable[[Tensor], Tensor]:
+    """Second-order terms of a factorisation machine, sums over fields both: products of the whole group with all columns.
 
+    Args:
+        columns: What the subnets use.
+        like: Any tensor of the dtype and device.
 
-def square_sums(columns: Columns, like: Tensor) -> GroupProducts:
-    """What adds up each subnet's columns of values that are squared already."""
-    return GroupProducts(like.new_ones(1, columns.fields * columns.width), like.new_zeros(1), columns)
+    Returns:
+        Gives ``(subnets, rows)`` of values ``(columns, rows)``.
+    """
+    used = torch.from_numpy(columns.used).to(like)
+    by_column = used.view(len(used), -1, columns.width).permute(2, 0, 1).contiguous()
+
+    def interactions(values: Tensor) -> Tensor:
+        fields = values.view(-1, columns.width, values.shape[1]).transpose(0, 1)
+        sums = torch.bmm(by_column, fields)  # (width, subnets, rows)
+        return (sums.square_().sum(0) - used @ values.square()).mul_(0.5)
+
+    return interactions
