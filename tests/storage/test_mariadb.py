@@ -18,7 +18,6 @@ import pytest
 import sqlalchemy as sa
 from optuna.distributions import CategoricalDistribution
 from optuna.study import StudyDirection
-from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState, create_trial
 from test_bulk import every_kind
 
@@ -78,7 +77,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def url(server: Server) -> Iterator[str]:
     name = f"t{uuid.uuid4().hex}"
-    engine = sa.create_engine(server.url(), isolation_level="AUTOCOMMIT")
+    engine = sa.create_engine(server.url(), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     with engine.connect() as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
     yield server.url(name)
@@ -94,13 +93,6 @@ def opened(url: str) -> BulkStorage:
     return storage
 
 
-@pytest.mark.slow
-class TestOptunasOwnSuiteOnMariaDB(StorageTestCase):
-    @pytest.fixture
-    def storage(self, opened: BulkStorage) -> BulkStorage:
-        return opened
-
-
 def test_settings(opened: BulkStorage) -> None:
     assert opened.get_heartbeat_interval() == 30
     assert opened.engine.pool.size() == 2  # type: ignore[attr-defined]
@@ -111,7 +103,6 @@ def test_settings(opened: BulkStorage) -> None:
 
 def test_groups_and_arrays(opened: BulkStorage) -> None:
     study = optuna.create_study(storage=opened, directions=BOTH)
-    # MySQL keeps no infinite numbers among intermediate values and the like otherwise than Optuna writes them.
     assert add_trials(study, every_kind()) == list(range(7))
     names = ["size:user", "size:item", "depth", "lr", "kind"]
     ours = opened.read_trials(study._study_id, names, objectives=2)
