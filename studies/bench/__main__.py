@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from studies.bench import cost, planted, proposing, racing, ranking, same_front, scoring, storage, training
+from studies.bench import (
+    cost,
+    encoding,
+    memory,
+    planted,
+    proposing,
+    racing,
+    ranking,
+    same_front,
+    scoring,
+    storage,
+    supernet_step,
+    training,
+)
 
 if __name__ == "__main__":
     storage.main([])
-    training.main([])
-    for bench in (scoring, racing, proposing, same_front):
+    for bench in (training, supernet_step, encoding, memory, scoring, racing, proposing, same_front):
         bench.main(["--write"])
     cost.main(["planted", "--write"])
     ranking.main(["planted", "--seeds", "2"])

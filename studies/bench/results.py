@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from pathlib import Path
@@ -13,14 +14,15 @@ HEAD = "# What the benchmarks measured\n\nWritten by `python -m studies.bench.<n
 
 
 def machine() -> str:
-    """The machine in a line."""
+    """The machine in a line, and how busy it was."""
     cpu = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     cores = len(re.findall(r"^processor", Path("/proc/cpuinfo").read_text(), re.MULTILINE))
     memory = int(re.findall(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text())[0]) / 2**20
     name = cpu.group(1) if cpu else platform.processor()
     capability = torch.backends.cpu.get_cpu_capability()
+    load = f"load {os.getloadavg()[0]:.0f} at the end"
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    return f"{name}, {cores} cores ({capability}), {memory:.0f} GiB; {versions}"
+    return f"{name}, {cores} cores ({capability}), {memory:.0f} GiB; {versions}; {load}"
 
 
 def write_section(title: str, text: str, *, file: Path = FILE) -> None:
