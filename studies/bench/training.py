@@ -4,8 +4,8 @@
 
 A column is a table (``frappe``, where ``FRAPPE_DIR`` says where it is, ``1M`` or ``5M`` rows of vocabulary in 26 planted
 fields), a backbone (``deepfm`` or ``mlp``) and a batch size. Every contestant is a process of its own, they take turns, and
-given are medians over the rounds with the range. Counted is the CPU time of the training process, so that what else runs on
-the machine weighs less; of FuxiCTR's loader, which is a process of its own, it leaves out the work. ``--auc`` trains all
+given are medians over the rounds with the range. Counted is the CPU time of the training process and its
+children, such as FuxiCTR's loader, so that what else runs on the machine weighs less. ``--auc`` trains all
 of them on the same number of rows instead, and gives the test AUC. The peers are the extra ``bench``.
 """
 
