@@ -2,8 +2,8 @@
 
 ``python -m studies.bench.contestants.worker '{"contestant": "ours", "table": "1M", …}'``
 
-Every line read is the CPU-seconds of a round, and is answered with rows and CPU-seconds of this process and its children; ``predict`` is
-answered with the test AUC.
+Every line read is the CPU-seconds of a round, and is answered with rows and CPU-seconds of this process and its children;
+``predict`` is answered with the test AUC.
 """
 
 from __future__ import annotations
