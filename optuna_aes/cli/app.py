@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from optuna_aes.cli import exits
+from optuna_aes.cli.find import find_record
 from optuna_aes.cli.options import STORAGE, SearchOptions, with_search_options
 from optuna_aes.cli.stopping import stoppable
 from optuna_aes.cli.storage import app as storage_app
@@ -223,7 +224,7 @@ def worker(
     """See the command's help."""
     from optuna_aes.cli.worker import run_worker
 
-    record = _record(name, storage)
+    record = find_record(name, storage, wait=60)  # a worker may be started while its database is not
     run_worker(record, data=data, device=device, threads=threads, poll=poll, quiet=quiet)
 
 
@@ -247,7 +248,7 @@ def retrain(
     from optuna_aes.cli.variant import run_variant
 
     run_variant(
-        _record(name, storage),
+        find_record(name, storage),
         backbone=backbone,
         inherited=inherited,
         data=data,
@@ -275,7 +276,7 @@ def status(
 
     if json and watch:
         raise InputError("--json and --watch do not go together: ask with --json again and again")
-    record = _record(name, storage, backbone, inherited)
+    record = find_record(name, storage, backbone, inherited)
     if watch:
         from optuna_aes.cli.watch import watch as look_on
 
@@ -304,7 +305,7 @@ def pareto(
     from optuna_aes.errors import InputError
     from optuna_aes.search.read import history, result
 
-    record = _record(name, storage, backbone, inherited)
+    record = find_record(name, storage, backbone, inherited)
     found = result(record)
     if html is not None:
         if not found.points:
@@ -338,7 +339,7 @@ def export(
     inherited: Inherited = False,
 ) -> None:
     """See the command's help."""
-    record = _record(name, storage, backbone, inherited)
+    record = find_record(name, storage, backbone, inherited)
     from optuna_aes.data import Dataset
     from optuna_aes.search.export import export_model
 
@@ -357,29 +358,6 @@ def dashboard(
     from optuna_aes.cli.dashboard import run_dashboard
 
     run_dashboard(storage, name=name, host=host, port=port)
-
-
-def _record(name: str | None, storage: str, backbone: str | None = None, inherited: bool = False) -> Record:
-    """The search of that name, or the only one there; with the retraining of a variant, if one is asked for."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    from optuna_aes.errors import InputError
-    from optuna_aes.search.read import open_record
-    from optuna_aes.search.studies import names as names_in
-    from optuna_aes.search.variant import Variant
-    from optuna_aes.storage import open_storage, safe_url
-
-    opened = open_storage(storage, must_exist=True)
-    if name is None:
-        there = names_in(opened)
-        if len(there) != 1:
-            what = f"holds {len(there)} searches ({', '.join(there[:5])})" if there else "holds no search"
-            raise InputError(f"the storage {safe_url(storage)} {what}: give --name")
-        name = there[0]
-    record = open_record(name, opened)
-    variant = Variant(None if backbone == record.settings["model"]["backbone"] else backbone, inherited)
-    return open_record(name, opened, variant) if variant.label else record
 
 
 def _how_far(record: Record) -> str:

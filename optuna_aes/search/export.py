@@ -50,7 +50,10 @@ def export_model(
     store = open_artifact_store(record.settings["artifacts"], record.storage)
     weights = Checkpoints(store, _home(record, found), key=key, keep=1).load()
     if weights is None:
-        raise DataError(f"the weights of trial {number} are not in the artifact store any more: run the search again")
+        raise DataError(
+            f"the weights of trial {number} are not in the artifact store any more: export another trial, or search under a "
+            "new name"
+        )
     cost = record.space.cost(sizes)
     blocks = record.settings.get("blocks")
     return save_model(
