@@ -271,10 +271,14 @@ class Storm:
                 break
             time.sleep(0.05)
         self.report.resumed.append(time.monotonic() - started)
-        while len(says := self._resumptions()) <= before and time.monotonic() - started < 120:
+        study, ended = self.record.studies.fit, False
+        while len(says := self._resumptions()) <= before and not ended and time.monotonic() - started < 120:
             time.sleep(0.1)
+            ended = bool(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
         # The epoch under way, and those that were told of and not kept.
-        self.report.redone.append(epochs - says[-1] + 1 if len(says) > before else EPOCHS)
+        redone = epochs - says[-1] + 1 if len(says) > before else EPOCHS
+        # Killed when the supernet was whole and its trial not yet ended: there is nothing to go on with.
+        self.report.redone.append(0 if ended and len(says) <= before else redone)
         self._say(f"fit killed after epoch {epochs}, taken over after {self.report.resumed[-1]:.1f} s")
 
     def _resumptions(self) -> list[int]:
