@@ -77,8 +77,10 @@ def present(storage: RDBStorage, study: str, device: str) -> Iterator[None]:
         while not ended.wait(EVERY):
             sign()
 
-    if ":memory:" in storage.url or storage.url.rstrip("/") == "sqlite:":
-        yield  # every thread would have a database of its own
+    # In memory every thread would have a database of its own, and behind a proxy there is none to write to.
+    in_memory = ":memory:" in storage.url or storage.url.rstrip("/") == "sqlite:"
+    if in_memory or not isinstance(storage, RDBStorage):
+        yield
         return
     thread = threading.Thread(target=keep_signing, name="presence", daemon=True)
     thread.start()
@@ -93,7 +95,7 @@ def present(storage: RDBStorage, study: str, device: str) -> Iterator[None]:
 
 def workers_of(storage: RDBStorage, study: str) -> list[Presence]:
     """The workers of a search that are there, or went without a word a while ago; oldest first."""
-    if not sa.inspect(storage.engine).has_table(_WORKERS.name):
+    if not isinstance(storage, RDBStorage) or not sa.inspect(storage.engine).has_table(_WORKERS.name):
         return []
     query = sa.select(_WORKERS, sa.func.current_timestamp().label("now")).where(_WORKERS.c.study == study)
     with storage.engine.connect() as connection:
