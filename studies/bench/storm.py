@@ -232,7 +232,7 @@ class Storm:
                 kills += 1
                 self.report.events["killed"] += 1
                 self._say(f"kill {kills}")
-            if freezes < self.weather.freezes and kills > 3 and kills % 3 == 0 and self._freeze():
+            if freezes < self.weather.freezes and kills >= min(3, self.weather.kills) and self._freeze():
                 freezes += 1
             if self.weather.restart and kills == self.weather.kills // 2 and not self.report.events["restarted"]:
                 self._restart()
