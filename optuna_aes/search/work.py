@@ -162,7 +162,7 @@ def failed(
         The error, if the trial failed for good.
     """
     try:
-        hold.check()
+        hold.check([number])  # of a group, others have ended
     except LostTrialError as lost:  # what went wrong is that it is another's
         crew.listener.note(f"{lost}: dropped here")
         return None

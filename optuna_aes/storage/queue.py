@@ -194,13 +194,17 @@ class Hold:
         """Their numbers."""
         return list(self.trials.values())
 
-    def check(self) -> None:
-        """Makes sure that all are still held.
+    def check(self, numbers: Sequence[int] | None = None) -> None:
+        """Makes sure that trials are still held.
+
+        Args:
+            numbers: Which; all by default, of which none may have ended then.
 
         Raises:
             LostTrialError: If one is not.
         """
-        lost = self.trials.keys() - self.queue.backend.holding(self.mark, list(self.trials))
+        asked = [i for i, number in self.trials.items() if numbers is None or number in numbers]
+        lost = set(asked) - self.queue.backend.holding(self.mark, asked)
         if lost:
             raise LostTrialError(
                 f"trial {self.trials[min(lost)]} of {self.queue.study.study_name} was taken over by another worker"

@@ -212,7 +212,7 @@ def test_a_bug_leaves_its_traceback_in_a_file(
     def broken(*_: object) -> None:
         raise RuntimeError("oh\nno")
 
-    monkeypatch.setattr(app_module, "_record", broken)
+    monkeypatch.setattr(app_module, "find_record", broken)
     monkeypatch.setattr(exits.tempfile, "tempdir", str(tmp_path))
     ended = aes("status")
 
@@ -243,7 +243,7 @@ def test_every_end_has_its_code(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(app_module, "_record", fail)
+    monkeypatch.setattr(app_module, "find_record", fail)
     assert main(["status"]) == code
     assert capsys.readouterr().err.startswith(text)
 
@@ -255,5 +255,5 @@ def test_a_stop_that_made_a_library_stumble_is_a_stop(aes: Run, monkeypatch: pyt
         finally:
             raise UnboundLocalError("updated_state")
 
-    monkeypatch.setattr(app_module, "_record", fail)
+    monkeypatch.setattr(app_module, "find_record", fail)
     assert aes("status") == Ended(130, "", "stopped: run the same command again to go on\n")

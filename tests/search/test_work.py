@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -238,7 +239,9 @@ def test_sizes_that_cannot_be_scored_leave_their_group_alone(
         return score(self, paths)
 
     monkeypatch.setattr(scorer, "__call__", sometimes)
+    started = time.monotonic()
     search.run(["search"])
+    assert time.monotonic() - started < 60, "given back by whoever held it, and not by its silence"
     trials = search.context.studies.search.trials
     assert [t.number for t in trials if t.state == TrialState.FAIL] == [1]
     assert trials[1].user_attrs[REASON] == "RuntimeError: cannot be scored"

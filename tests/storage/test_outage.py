@@ -373,6 +373,15 @@ def test_a_mistake_is_told_at_once(opened: BulkStorage, study: optuna.Study) -> 
     assert time.monotonic() - started < 3
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Ctrl-C is heard here even if a shell started the tests in its background, where it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_ctrl_c_is_not_taken_for_an_absence(opened: BulkStorage) -> None:
     timer = threading.Timer(0.5, lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT))
     timer.start()
