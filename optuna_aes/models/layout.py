@@ -34,6 +34,7 @@ class FieldLayout(nn.Module):
         start[order] = np.concatenate([[0], np.cumsum(cardinalities[order])[:-1]])
         first_column = np.concatenate([[0], np.cumsum(widths)])
         self.total_rows = int(cardinalities.sum())
+        self.field_rows: list[int] = cardinalities.tolist()
         self.oov_rows: list[int] = start.tolist()
         self.columns: list[slice] = [slice(int(a), int(b)) for a, b in itertools.pairwise(first_column)]
         self.bags = [f.kind == "multi" for f in schema.fields]

@@ -142,8 +142,7 @@ class SharedEmbedding(nn.Module):
         if self.index is not None:
             rows: list[int] = self.index.block_rows.tolist()
             return rows
-        ends = [*self.layout.field_start.tolist()[1:], self.layout.total_rows]
-        return [end - start for start, end in zip(self.layout.field_start.tolist(), ends, strict=True)]
+        return self.layout.field_rows
 
     def of_fields(self, blocks: Tensor) -> Tensor:
         """Which fields have one of the blocks, bool of shape ``(..., fields)`` for one of shape ``(..., blocks)``."""

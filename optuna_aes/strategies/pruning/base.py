@@ -102,6 +102,4 @@ def gates(supernet: Supernet) -> MaskedEmbedding:
 
 def field_rows(embedding: MaskedEmbedding) -> Tensor:
     """Rows of every field's table, float of shape ``(fields,)``."""
-    starts = embedding.layout.field_start
-    ends = torch.cat([starts[1:], starts.new_tensor([embedding.layout.total_rows])])
-    return (ends - starts).to(embedding.importance.dtype)
+    return embedding.importance.new_tensor(embedding.layout.field_rows)
