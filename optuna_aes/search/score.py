@@ -58,6 +58,8 @@ def score(context: Context) -> None:
         elif known.pending:
             context.crew.wait(study, study.get_trials(deepcopy=False, states=UNDONE))
         known = scores(study, context.budget)
+        if hold is not None and hold.trials:
+            _tell(context, known)
         if known.failed - failed_before >= max(MOST_FAILED, len(known)):
             raise StageError(f"scoring fails again and again ({reason_of(study)})")
 
@@ -142,7 +144,6 @@ def _score(context: Context, hold: Hold, scorer: Scorer, known: Scores) -> None:
         if isinstance(error, Exception):
             attrs = trials_of(study, [number])[0].user_attrs
             failed(hold, number, error, attrs=attrs, crew=context.crew, pause=False)
-    _tell(context)
 
 
 def _choices(context: Context, hold: Hold) -> npt.NDArray[np.int64]:
@@ -166,8 +167,7 @@ def _scores(scorer: Scorer, choices: npt.NDArray[np.int64], known: Scores) -> Se
     return [*_scores(scorer, choices[:half], known), *_scores(scorer, choices[half:], known)]
 
 
-def _tell(context: Context) -> None:
-    known = scores(context.studies.search, context.budget)
+def _tell(context: Context, known: Scores) -> None:
     front = non_dominated(known.aucs, known.params)
     best = float(known.aucs.max(initial=0.0))
     context.listener.scored(len(known), context.plan.trials, best, len(front))
