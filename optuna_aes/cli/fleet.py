@@ -11,7 +11,7 @@ from rich.console import Console
 from optuna_aes.cli import request
 from optuna_aes.cli.options import SearchOptions
 from optuna_aes.cli.progress import progress_for
-from optuna_aes.cli.strategy import strategy_of
+from optuna_aes.cli.strategy import knows_blocks, strategy_of
 from optuna_aes.cli.values import Amount, Numbers
 from optuna_aes.errors import InputError
 from optuna_aes.search.search import Search
@@ -63,7 +63,12 @@ class Fleet:
         return [self.search(strategy, seed) for seed in seeds for strategy in self.names]
 
     def search(self, strategy: str, seed: int) -> SearchOptions:
-        """The options of one search. The uniform sizes are the same for all of a seed: the first strategy trains them."""
+        """The options of one search.
+
+        The uniform sizes are the same for all of a seed: the first strategy trains them. A strategy that has one size per
+        field keeps to that where others divide fields into blocks.
+        """
+        divides = knows_blocks(strategy) or not any(map(knows_blocks, self.names))
         options = replace(
             self.options,
             strategy=strategy,
@@ -71,6 +76,7 @@ class Fleet:
             name=f"{self.options.name}.{strategy.replace(':', '-')}.{seed}",
             budget=Amount(max(self.shares)),
             levels=Numbers(self.picks_at),
+            blocks=self.options.blocks if divides else SearchOptions.blocks,
             reference=self.options.reference and strategy == self.names[0],
         )
         return options if isinstance(strategy_of(options), OneShot) else replace(options, trials=self.trainings)

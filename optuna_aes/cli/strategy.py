@@ -30,7 +30,7 @@ def strategy_of(options: SearchOptions) -> Strategy:
         InputError: If there is no such strategy, or it does not know what is set.
     """
     strategy = _with_options(strategy_class(options.strategy)(), options)
-    if options.blocks != SearchOptions.blocks and not hasattr(strategy, "blocks"):
+    if options.blocks != SearchOptions.blocks and not knows_blocks(options.strategy):
         raise InputError(
             f"--blocks {options.blocks}: the strategy {options.strategy!r} has one size per field: leave it out"
         )
@@ -40,6 +40,11 @@ def strategy_of(options: SearchOptions) -> Strategy:
             raise InputError(f"--set {text!r} is not of the form NAME=VALUE")
         strategy = _with(strategy, name.strip(), value.strip(), f"--set {text}")
     return strategy
+
+
+def knows_blocks(strategy: str) -> bool:
+    """Whether a strategy can give sizes to blocks within fields."""
+    return hasattr(strategy_class(strategy), "blocks")
 
 
 def _with_options(value: T, options: SearchOptions) -> T:

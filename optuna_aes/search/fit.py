@@ -12,7 +12,7 @@ from optuna_aes.models.training import Epoch, OnEpoch, work_seconds
 from optuna_aes.search.context import Context, resume, saving
 from optuna_aes.search.read import Record
 from optuna_aes.search.records import SECONDS
-from optuna_aes.search.settings import jsonable, revive
+from optuna_aes.search.settings import differences, jsonable, revive
 from optuna_aes.search.studies import complete, load
 from optuna_aes.search.task import Task
 from optuna_aes.search.work import UNDONE, Held, StageError, reason_of, waiting, work_through
@@ -74,12 +74,9 @@ def check_shared(task: Task, strategy: OneShot, other: Record) -> None:
         "fit": jsonable(task.fit_options),
         "strategy": jsonable(strategy.fit_settings),
     }
-    theirs = _fit_settings_of(other)
-    different = [key for key in mine if mine[key] != theirs[key]]
-    if different:
-        key = different[0]
+    for key, theirs, ours in differences(_fit_settings_of(other), mine):
         raise InputError(
-            f"supernet_of={other.name!r} has another supernet: its {key} is {theirs[key]!r}, here it is {mine[key]!r}"
+            f"supernet_of={other.name!r} has another supernet: its {key} is {theirs!r}, here it is {ours!r}"
         )
     if not complete(other.studies.fit):
         raise InputError(f"supernet_of={other.name!r} has not trained its supernet yet: run that search first")

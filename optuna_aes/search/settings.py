@@ -27,6 +27,8 @@ _LATER = {
     "model.cross_layers": 3,
     "strategy.one_shot": True,
     "strategy.options.race": 0.0,
+    "strategy.options.blocks": "field",
+    "strategy.options.parts": 5,
     "train.compile": False,
     "fit.compile": False,
 }
@@ -128,13 +130,13 @@ def check_same(name: str, known: Mapping[str, Any], settings: Mapping[str, Any])
     Raises:
         StudyMismatchError: If any value differs.
     """
-    differences = list(_differences(known, jsonable(settings)))
+    found = list(differences(known, jsonable(settings)))
     # Where the supernet is trained like the models, one option changes both: say it once.
-    said = {(f"fit.{key.removeprefix('train.')}", repr(old), repr(new)) for key, old, new in differences}
-    differences = [d for d in differences if (d[0], repr(d[1]), repr(d[2])) not in said or not d[0].startswith("fit.")]
-    if differences:
-        shown = "; ".join(_told(*difference) for difference in differences[:3])
-        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+    said = {(f"fit.{key.removeprefix('train.')}", repr(old), repr(new)) for key, old, new in found}
+    found = [d for d in found if (d[0], repr(d[1]), repr(d[2])) not in said or not d[0].startswith("fit.")]
+    if found:
+        shown = "; ".join(_told(*difference) for difference in found[:3])
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise StudyMismatchError(
             f"study {name!r} was made with other settings: {shown}{more}. Use another name, or the same settings"
         )
@@ -191,10 +193,11 @@ def _revived(hint: Any, value: Any) -> Any:
     return tuple(value) if typing.get_origin(hint) is tuple else value
 
 
-def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """What differs between settings read from a study and those of now: the key, its old value, its new one."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in [*old, *(k for k in new if k not in old)]:
             inner = f"{path}.{key}" if path else str(key)
-            yield from _differences(old.get(key, _LATER.get(inner)), new.get(key), inner)
+            yield from differences(old.get(key, _LATER.get(inner)), new.get(key), inner)
     elif old != new:
         yield path, old, new

@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from command_line import SMALL, Ended
 
+from optuna_aes.cli.fleet import Fleet
+from optuna_aes.cli.options import SearchOptions
+from optuna_aes.errors import InputError
 from optuna_aes.search.read import open_record
 
 Run = Callable[..., Ended]
@@ -57,3 +61,11 @@ def test_what_cannot_be_compared(folder: Path, aes: Run, given: list[str], text:
     assert ended.out == ""
     assert text in ended.err
     assert ended.err.count("\n") == 1
+
+
+def test_a_strategy_of_whole_fields_keeps_to_them_beside_one_of_blocks() -> None:
+    options = replace(SearchOptions(), name="s", blocks="frequency")
+    fleet = Fleet(options, ["adass", "magnitude", "mde"], seeds=1, shares=(0.5,))
+    assert [search.blocks for search in fleet.searches()] == ["frequency", "field", "frequency"]
+    with pytest.raises(InputError, match="--blocks frequency: the strategy 'magnitude' has one size per field"):
+        Fleet(options, ["magnitude"], seeds=1, shares=(0.5,)).searches()

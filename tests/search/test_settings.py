@@ -15,6 +15,7 @@ from optuna_aes.search.settings import (
     SETTINGS,
     Plan,
     check_same,
+    differences,
     jsonable,
     known_settings,
     read,
@@ -109,7 +110,7 @@ def test_settings_of_another_format_are_refused() -> None:
         read(study)
 
 
-def differences(**changes: Any) -> str:
+def refusal(**changes: Any) -> str:
     with pytest.raises(StudyMismatchError) as caught:
         check_same("s", KNOWN, {**KNOWN, **changes})
     return str(caught.value)
@@ -117,8 +118,8 @@ def differences(**changes: Any) -> str:
 
 def test_a_difference_is_told_by_its_path() -> None:
     check_same("s", KNOWN, {**KNOWN, "model": {"hidden": (8, 4)}})  # a tuple is a list to JSON
-    assert "model.hidden was [8, 4] and is [8]" in differences(model={"hidden": (8,)})
-    assert "model.new was None and is 1" in differences(model={"hidden": [8, 4], "new": 1})
+    assert "model.hidden was [8, 4] and is [8]" in refusal(model={"hidden": (8,)})
+    assert "model.new was None and is 1" in refusal(model={"hidden": [8, 4], "new": 1})
 
 
 def test_a_study_from_before_an_option_was_made_with_its_default() -> None:
@@ -130,15 +131,15 @@ def test_a_study_from_before_an_option_was_made_with_its_default() -> None:
 
 
 def test_one_option_that_changes_model_and_supernet_is_told_once() -> None:
-    text = differences(train={"lr": 0.2}, fit={"lr": 0.2})
+    text = refusal(train={"lr": 0.2}, fit={"lr": 0.2})
     assert "train.lr was 0.1 and is 0.2" in text
     assert "fit.lr" not in text
-    assert "fit.lr was 0.1 and is 0.3" in differences(fit={"lr": 0.3})
-    assert "fit.lr was 0.1 and is 0.3" in differences(train={"lr": 0.2}, fit={"lr": 0.3})
+    assert "fit.lr was 0.1 and is 0.3" in refusal(fit={"lr": 0.3})
+    assert "fit.lr was 0.1 and is 0.3" in refusal(train={"lr": 0.2}, fit={"lr": 0.3})
 
 
 def test_of_many_differences_three_are_told() -> None:
-    text = differences(a=1, b=2, c=3, d=4, e=5)
+    text = refusal(a=1, b=2, c=3, d=4, e=5)
     assert text.count(" was None and is ") == 3
     assert "and 2 more" in text
 
@@ -154,3 +155,14 @@ def test_a_plan_of_nothing_is_refused(name: str, value: int) -> None:
 )
 def test_reference_sizes(full: int, sizes: list[int]) -> None:
     assert reference_sizes(full) == sizes
+
+
+def test_an_option_that_came_later_is_no_difference() -> None:
+    before = {"strategy": {"options": {"sharing": "prefix"}}, "fit": {"epochs": 3}}
+    now = {
+        "strategy": {"options": {"sharing": "prefix", "blocks": "field", "parts": 5}},
+        "fit": {"epochs": 3, "compile": False},
+    }
+    assert list(differences(before, now)) == []
+    now["fit"] = {"epochs": 4, "compile": True}
+    assert list(differences(before, now)) == [("fit.epochs", 3, 4), ("fit.compile", False, True)]
