@@ -16,7 +16,7 @@ from rich.console import Console
 
 from optuna_aes.cli import exits
 from optuna_aes.cli.find import find_record
-from optuna_aes.cli.options import STORAGE, SearchOptions, with_search_options
+from optuna_aes.cli.options import CACHE, STORAGE, SearchOptions, with_search_options
 from optuna_aes.cli.stopping import stoppable
 from optuna_aes.cli.storage import app as storage_app
 from optuna_aes.cli.values import Names, Numbers, names, numbers
@@ -43,6 +43,16 @@ Backbone = Annotated[
     str | None, typer.Option(metavar="NAME", help="The sizes retrained in another backbone than they were found with.")
 ]
 Inherited = Annotated[bool, typer.Option("--inherited", help="The sizes trained on from the supernet's weights.")]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PLACE", help="The encoded dataset, where it is not in its old place: FOLDER or s3://BUCKET/FOLDER."
+    ),
+]
+Cache = Annotated[str, typer.Option(metavar="FOLDER", help="Where copies of what lies in S3 are kept.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto: the GPU with most free memory.")]
+Threads = Annotated[int | None, typer.Option(help="Threads of torch on the CPU. (default: torch's own)")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -105,7 +115,7 @@ def _is_explicit(ctx: Any, name: str) -> bool:
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for data, database and report.")] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Seed of data and search.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """See the command's help."""
     from optuna_aes.cli.demo import run_demo
@@ -213,19 +223,19 @@ def _options_of_several(ctx: Any, source: str, values: dict[str, Any]) -> Search
 def worker(
     name: Name = None,
     storage: Storage = STORAGE,
-    data: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="The encoded dataset, where it is not in its old place.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto: the GPU with most free memory.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="Threads of torch on the CPU. (default: torch's own)")] = None,
+    data: Data = None,
+    cache: Cache = CACHE,
+    device: Device = "auto",
+    threads: Threads = None,
     poll: Annotated[float, typer.Option(metavar="S", help="Seconds between looks while others are busy.")] = 2.0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """See the command's help."""
+    from optuna_aes.cli.existing import Here
     from optuna_aes.cli.worker import run_worker
 
     record = find_record(name, storage, wait=60)  # a worker may be started while its database is not
-    run_worker(record, data=data, device=device, threads=threads, poll=poll, quiet=quiet)
+    run_worker(record, Here(data, cache, device, threads, quiet), poll=poll)
 
 
 @app.command(
@@ -237,25 +247,18 @@ def retrain(
     storage: Storage = STORAGE,
     backbone: Backbone = None,
     inherited: Inherited = False,
-    data: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="The encoded dataset, where it is not in its old place.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="Threads of torch on the CPU. (default: torch's own)")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    data: Data = None,
+    cache: Cache = CACHE,
+    device: Device = "auto",
+    threads: Threads = None,
+    quiet: Quiet = False,
 ) -> None:
     """See the command's help."""
+    from optuna_aes.cli.existing import Here
     from optuna_aes.cli.variant import run_variant
 
-    run_variant(
-        find_record(name, storage),
-        backbone=backbone,
-        inherited=inherited,
-        data=data,
-        device=device,
-        threads=threads,
-        quiet=quiet,
-    )
+    here = Here(data, cache, device, threads, quiet)
+    run_variant(find_record(name, storage), here, backbone=backbone, inherited=inherited)
 
 
 @app.command(help="How far a search is.")
@@ -332,18 +335,17 @@ def export(
         int | None,
         typer.Option(help="A trial that pareto lists. (default: the best on validation inside the budget)"),
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="The encoded dataset, where it is not in its old place.")
-    ] = None,
+    data: Data = None,
+    cache: Cache = CACHE,
     backbone: Backbone = None,
     inherited: Inherited = False,
 ) -> None:
     """See the command's help."""
     record = find_record(name, storage, backbone, inherited)
-    from optuna_aes.data import Dataset
+    from optuna_aes.search.data import open_dataset
     from optuna_aes.search.export import export_model
 
-    written = export_model(record, out, trial=trial, dataset=None if data is None else Dataset.open(data))
+    written = export_model(record, out, trial=trial, dataset=open_dataset(record, data, cache_dir=cache))
     print(f"wrote {written}: load it with optuna_aes.load_model({str(written)!r})")
 
 

@@ -21,6 +21,7 @@ from optuna_aes.cli import values
 from optuna_aes.cli.values import Amount, Ints, Names, Numbers
 
 STORAGE = "sqlite:///aes.db"
+CACHE = ".optuna_aes/datasets"
 
 
 def _panel(title: str) -> Callable[..., Any]:
@@ -70,7 +71,9 @@ class SearchOptions:
     categorical: Annotated[Names, _data(help="Columns of decimal numbers that are categories.", **_NAMES)] = _NO_NAMES
     numeric_columns: Annotated[Names, _data(help="Columns of integers that are quantities.", **_NAMES)] = _NO_NAMES
     tags: Annotated[int, _data(help="MovieLens: so many of a film's most used tags become a field.")] = 0
-    cache: Annotated[str, _data(metavar="FOLDER", help="Where encoded tables are kept.")] = ".optuna_aes/datasets"
+    cache: Annotated[
+        str, _data(metavar="FOLDER", help="Where encoded tables are kept, and copies of what lies in S3.")
+    ] = CACHE
 
     # Model
     backbone: Annotated[str, _model(help="mlp, fm, widedeep, deepfm, dcnv2, autoint or neumf (two fields).")] = "deepfm"
@@ -175,7 +178,8 @@ class SearchOptions:
 
 SOURCE = typer.Argument(
     metavar="DATA|RECIPE.toml",
-    help="A table (a file, or a folder with train.*, valid.* and test.*), or a recipe.",
+    help="A table (a file, or a folder with train.*, valid.* and test.*), an encoded dataset (its folder, or "
+    "s3://BUCKET/FOLDER), or a recipe.",
     show_default=False,
 )
 

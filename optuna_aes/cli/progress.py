@@ -49,9 +49,15 @@ class Progress:
             self._begin("encode")
         self._show(ENCODING.get(stage, stage), done, total or 0)
 
+    def fetch(self, done: int, total: int) -> None:
+        """How many bytes of the dataset are fetched; see :func:`optuna_aes.storage.remote.open_dataset_at`."""
+        if self._stage != "fetch":
+            self._begin("fetch")
+        self._show(f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB", done, total)
+
     def encoded(self, rows: int, fields: int) -> None:
         """The dataset is there."""
-        if self._stage == "encode":
+        if self._stage in ("encode", "fetch"):
             self._detail = f"{rows:,} rows · {fields} fields"
             self._end()
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from optuna_aes.cli.options import SearchOptions
+from optuna_aes.cli.progress import Progress
 from optuna_aes.cli.strategy import strategy_of
 from optuna_aes.data import Dataset, EncodeOptions, dataset_for
 from optuna_aes.errors import InputError
@@ -17,9 +17,7 @@ from optuna_aes.search.precheck import Wish, refuse_early
 from optuna_aes.search.search import Search
 from optuna_aes.search.settings import Plan
 from optuna_aes.search.task import Task
-
-if TYPE_CHECKING:
-    from optuna_aes.cli.progress import Progress
+from optuna_aes.storage.remote import is_remote, open_dataset_at
 
 DIM = 16
 
@@ -117,8 +115,11 @@ def create(
 
 
 def open_data(options: SearchOptions, progress: Progress | None = None) -> Dataset:
-    """The encoded table: from the cache, or encoded now."""
+    """The encoded table: from the cache, or encoded or fetched now."""
     assert options.data is not None
+    if is_remote(options.data):
+        told = Progress() if progress is None else progress
+        return open_dataset_at(options.data, cache_dir=options.cache, note=told.note, progress=told.fetch)
     return dataset_for(
         Path(options.data).expanduser(),
         cache_dir=Path(options.cache),

@@ -42,16 +42,20 @@ def run_search(options: SearchOptions) -> None:
 
 def _print_worker(console: Console, search: Search, options: SearchOptions) -> None:
     """Says how workers are started, to a person or a program."""
-    data = search.record.data["folder"]
+    data, origin = search.record.data["folder"], search.record.data.get("origin")
     if options.json:
-        print(json.dumps({"study": search.record.name, "data": data, "stages": search.status()["stages"]}, indent=2))
+        print(
+            json.dumps(
+                {"study": search.record.name, "data": origin or data, "stages": search.status()["stages"]}, indent=2
+            )
+        )
     elif not options.quiet:
         storage = f"--storage {shlex.quote(safe_url(options.storage))} " if options.storage != STORAGE else ""
         command = f"optuna-aes worker {storage}--name {shlex.quote(search.record.name)}"
         lines = {
             "created": "nothing is trained yet",
             "worker": command,
-            "data": f"elsewhere: --data FOLDER, a copy of {data}",
+            "data": f"{origin}, fetched" if origin else f"elsewhere: --data FOLDER (or s3://…), a copy of {data}",
         }
         for name, text in lines.items():
             console.print(Text.assemble("  ", (f"{name:<8}", "dim"), text), soft_wrap=True)

@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from optuna_aes.data.dataset import FORMAT_VERSION, Dataset
+from optuna_aes.data.dataset import FORMAT_VERSION, SCHEMA, Dataset
 from optuna_aes.data.encode import Progress, encode
 from optuna_aes.data.options import EncodeOptions
 from optuna_aes.data.sources import read_source
@@ -35,7 +35,7 @@ def dataset_for(
     Raises:
         DataError: If the table or an option cannot be used.
     """
-    if (Path(path) / "schema.json").exists():
+    if (Path(path) / SCHEMA).exists():
         return Dataset.open(path)
     options = options or EncodeOptions()
     source = read_source(path, format=format, tags=options.tags)

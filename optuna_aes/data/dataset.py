@@ -24,6 +24,8 @@ FieldKind = Literal["categorical", "numeric", "multi"]
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "valid", "test")
+SCHEMA = "schema.json"
+DATASET_FILES = (SCHEMA, *(f"{split}_{part}.npy" for split in SPLITS for part in ("ids", "labels")))
 OOV = 0  # row 0 of every field's table: values not seen, or too rare, in training
 PAD = -1  # fills the unused columns of a multi-valued field
 
@@ -114,6 +116,7 @@ class Dataset:
         fingerprint: Hex digest of schema, ids and labels.
         folder: Where it lies on disk, if it does.
         facts: Anything known of the data that a reader of results wants, such as ``bayes_auc`` of planted data.
+        origin: URL of the object store that it was fetched from, if it was.
     """
 
     schema: Schema
@@ -123,6 +126,7 @@ class Dataset:
     fingerprint: str
     folder: Path | None = None
     facts: Mapping[str, Any] | None = None
+    origin: str | None = None
 
     @classmethod
     def from_arrays(
@@ -156,7 +160,7 @@ class Dataset:
         """
         path = Path(folder)
         try:  # everything here may be half written, edited by hand, or another program's
-            meta = json.loads((path / "schema.json").read_text(encoding="utf-8"))
+            meta = json.loads((path / SCHEMA).read_text(encoding="utf-8"))
             splits = {
                 name: Split(
                     ids=np.load(path / f"{name}_ids.npy", mmap_mode="r"),
@@ -204,7 +208,7 @@ class Dataset:
 def write_schema(folder: Path, schema: Schema, *, fingerprint: str, facts: Mapping[str, Any] | None = None) -> None:
     """Writes ``schema.json`` of an encoded dataset."""
     meta = {**schema.to_json(), "fingerprint": fingerprint, "facts": dict(facts or {})}
-    (folder / "schema.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False), encoding="utf-8")
+    (folder / SCHEMA).write_text(json.dumps(meta, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 class atomic_folder:  # noqa: N801 - used as a context manager, like tempfile's
@@ -218,7 +222,7 @@ class atomic_folder:  # noqa: N801 - used as a context manager, like tempfile's
         self.target = target
 
     def __enter__(self) -> Path:
-        if self.target.exists() and not (self.target / "schema.json").exists() and not _is_empty_folder(self.target):
+        if self.target.exists() and not (self.target / SCHEMA).exists() and not _is_empty_folder(self.target):
             raise DataError(f"{self.target} is there and is no encoded dataset: choose another folder to write to")
         self._tmp = self.target.parent / f".{self.target.name}-{secrets.token_hex(4)}"
         self._new = [p for p in self.target.parents if not p.exists()]
@@ -251,7 +255,7 @@ class atomic_folder:  # noqa: N801 - used as a context manager, like tempfile's
         try:
             self._tmp.rename(self.target)
         except OSError:
-            if not (self.target / "schema.json").exists():  # not that another process wrote the same at the same time
+            if not (self.target / SCHEMA).exists():  # not that another process wrote the same at the same time
                 raise
 
 

@@ -13,6 +13,7 @@ from optuna_aes.data.dataset import Dataset
 from optuna_aes.errors import DataError, InputError
 from optuna_aes.export import save_model
 from optuna_aes.models.model import ModelOptions
+from optuna_aes.search.data import open_dataset
 from optuna_aes.search.read import Record, result
 from optuna_aes.search.records import METRICS, SEED, TRAINED_IN, job_key
 from optuna_aes.search.settings import revive
@@ -33,7 +34,7 @@ def export_model(
         record: The search.
         out: The folder; an earlier export there is replaced.
         trial: Number of the retrain trial; by default the searched point inside the budget that is best on validation.
-        dataset: The search's data; opened from the folder that the search names if not given.
+        dataset: The search's data; see :func:`optuna_aes.search.data.open_dataset`.
 
     Returns:
         The folder.
@@ -100,29 +101,3 @@ def _chosen_trial(record: Record, trial: int | None) -> int:
     if found.best is None:
         raise InputError(f"search {record.name!r} has no retrained sizes inside the budget yet: let it run to its end")
     return found.best.trial
-
-
-def open_dataset(record: Record, dataset: Dataset | None = None) -> Dataset:
-    """The data of a search.
-
-    Args:
-        record: The search.
-        dataset: The data, if the caller has it; otherwise it is opened from the folder that the search names.
-
-    Raises:
-        DataError: If it is not there, or is not what the search was made with.
-    """
-    if dataset is None:
-        folder = record.data["folder"]
-        if folder is None or not Path(folder).is_dir():
-            where = "was in memory only" if folder is None else f"is not at {folder} any more"
-            raise DataError(
-                f"the dataset of search {record.name!r} {where}: give it with dataset=…, on the command line --data FOLDER"
-            )
-        dataset = Dataset.open(folder)
-    if dataset.fingerprint != record.settings["dataset"]:
-        raise DataError(
-            f"the dataset's fingerprint is {dataset.fingerprint}, search {record.name!r} was made with "
-            f"{record.settings['dataset']}"
-        )
-    return dataset

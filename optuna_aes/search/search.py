@@ -21,7 +21,8 @@ from optuna_aes.search import settings as settings_of
 from optuna_aes.search import studies as studies_of
 from optuna_aes.search.choose import chosen
 from optuna_aes.search.context import Context
-from optuna_aes.search.export import export_model, open_dataset
+from optuna_aes.search.data import open_dataset, where
+from optuna_aes.search.export import export_model
 from optuna_aes.search.fit import check_shared, fit, share_supernet
 from optuna_aes.search.precheck import check_batches, planned, settings_for
 from optuna_aes.search.progress import Listener, Silent
@@ -142,7 +143,7 @@ class Search:
             artifacts=artifacts,
             blocks=None if partition is None else partition.to_json(),
         )
-        settings_of.write(studies.search, settings, plan, _data(task.dataset))
+        settings_of.write(studies.search, settings, plan, where(task.dataset))
         if lender is not None:
             share_supernet(studies.fit, lender)
         return cls._assemble(
@@ -155,7 +156,7 @@ class Search:
         name: str,
         storage: str | RDBStorage,
         *,
-        dataset: Dataset | None = None,
+        dataset: Dataset | str | None = None,
         device: str = "auto",
         threads: int | None = None,
         poll: float = 2.0,
@@ -167,7 +168,8 @@ class Search:
         Args:
             name: Name of the search.
             storage: URL of the database, or an opened one.
-            dataset: Its data; opened from the folder that the study names if not given.
+            dataset: Its data, or the folder where it lies, as a path or ``s3://BUCKET/FOLDER``; see
+                :func:`optuna_aes.search.data.open_dataset`.
             device: Where to train.
             threads: Threads of torch on the CPU.
             poll: Seconds between looks while other workers are busy.
@@ -180,7 +182,7 @@ class Search:
         """
         record = open_record(name, storage)
         settings = record.settings
-        dataset = open_dataset(record, dataset)
+        dataset = open_dataset(record, dataset, note=(listener or Silent()).note)
         task = Task(
             dataset=dataset,
             model=settings_of.revive(ModelOptions, settings["model"]),
@@ -325,11 +327,3 @@ class Search:
     def export(self, out: str | os.PathLike[str], *, trial: int | None = None) -> Path:
         """Writes a retrained model to a folder; see :func:`optuna_aes.search.export.export_model`."""
         return export_model(self.record, out, trial=trial, dataset=self.context.task.dataset)
-
-
-def _data(dataset: Dataset) -> dict[str, Any]:
-    return {
-        "folder": None if dataset.folder is None else str(Path(dataset.folder).resolve()),
-        "rows": dataset.rows,
-        "facts": settings_of.jsonable(dict(dataset.facts or {})),
-    }

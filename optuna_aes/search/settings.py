@@ -104,8 +104,8 @@ def write(study: optuna.Study, settings: Mapping[str, Any], plan: Plan, data: Ma
     if study.user_attrs.get(PLAN) != jsonable(plan):
         study.set_user_attr(PLAN, jsonable(plan))
     at = study.user_attrs.get(DATA, {})
-    if data.get("folder") is None and at.get("folder") is not None:
-        data = {**data, "folder": at["folder"]}  # the same rows, given in memory this time: they still lie there
+    # The same rows, given in memory or from elsewhere this time: they still lie there.
+    data = {**data, **{key: at[key] for key in ("folder", "origin") if data.get(key) is None and key in at}}
     if at != dict(data):
         study.set_user_attr(DATA, dict(data))
 

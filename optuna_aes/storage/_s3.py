@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import boto3
@@ -30,10 +31,12 @@ class S3Store:
     Args:
         bucket: The bucket.
         client: A client of boto3; by default one that boto3 makes from environment and configuration files.
+        role: What errors call it.
     """
 
-    def __init__(self, bucket: str, client: Any = None) -> None:
+    def __init__(self, bucket: str, client: Any = None, *, role: str = "artifact store") -> None:
         self.bucket = bucket
+        self.title = f"{role} s3://{bucket}"
         with self._explained("used"):
             self._client = client or _client(_ATTEMPTS)
         self._asker = client  # who asks about the bucket itself
@@ -53,9 +56,7 @@ class S3Store:
             except ClientError as error:
                 status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
                 if status == 404:
-                    raise StorageError(
-                        f"the artifact store s3://{self.bucket} does not exist: create the bucket"
-                    ) from None
+                    raise StorageError(f"the {self.title} does not exist: create the bucket") from None
                 if status != 403:  # one may be allowed to read and write, and not to look at the bucket itself
                     raise
 
@@ -68,6 +69,21 @@ class S3Store:
         """
         with self._explained(f"read ({artifact_id})"):
             return io.BufferedReader(_Body(self, self._store.open_reader(artifact_id)), buffer_size=2**20)
+
+    def copy_to(self, path: Path, artifact_id: str, fetched: Callable[[int], None]) -> None:
+        """Copies an artifact to a file, in pieces side by side.
+
+        Args:
+            path: The file.
+            artifact_id: The artifact.
+            fetched: Hears of each so many bytes more, from several threads.
+
+        Raises:
+            StorageError: If the bucket cannot be read.
+            OSError: If the file cannot be written.
+        """
+        with self._explained(f"read ({artifact_id})"):
+            self._client.download_file(self.bucket, artifact_id, str(path), Callback=fetched)
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
         """Stores an artifact; S3 shows it when it is whole.
@@ -105,7 +121,7 @@ class S3Store:
         except (BotoCoreError, ClientError, Boto3Error) as error:
             text = " ".join(_USER.sub("://***@", str(error)).split())
             raise StorageError(
-                f"the artifact store s3://{self.bucket} cannot be {what}: {text}; check the bucket, and region, endpoint "
+                f"the {self.title} cannot be {what}: {text}; check the bucket, and region, endpoint "
                 "and credentials as boto3 finds them"
             ) from None
 

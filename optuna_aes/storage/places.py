@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from optuna_aes.storage._s3 import S3Store
 
+S3_SCHEME = "s3://"
+
 _COPY_BYTES = 2**20
 _PARTIAL = ".part-"
 
@@ -90,7 +92,7 @@ def open_artifact_store(spec: str | None, storage: RDBStorage) -> ArtifactStore:
     if scheme == "file":
         return _folder_store(Path(unquote(urlsplit(spec).path)))
     if scheme == "s3":
-        return _s3_store(rest)
+        return _bucket_store(rest)
     raise _unknown_kind(scheme)
 
 
@@ -104,7 +106,7 @@ def check_artifacts(spec: str | None) -> None:
         return
     scheme, found, rest = spec.partition("://")
     if found and scheme == "s3":
-        _s3_store(rest).check()
+        _bucket_store(rest).check()
         return
     if found and scheme != "file":
         raise _unknown_kind(scheme)
@@ -127,14 +129,27 @@ def _folder_store(folder: Path) -> FolderStore:
     return FolderStore(folder)
 
 
-def _s3_store(bucket: str) -> S3Store:
+def _bucket_store(bucket: str) -> S3Store:
     bucket = bucket.rstrip("/")
     if not bucket or "/" in bucket:
         raise StorageError(f"the artifact store s3://{bucket} must be a bucket alone, without a path: s3://BUCKET")
+    return s3_store(bucket)
+
+
+def s3_store(bucket: str, role: str = "artifact store") -> S3Store:
+    """A bucket of S3.
+
+    Args:
+        bucket: Its name.
+        role: What errors call it.
+
+    Raises:
+        StorageError: If boto3 is not installed.
+    """
     try:
         from optuna_aes.storage._s3 import S3Store
     except ImportError:
         raise StorageError(
-            f'the artifact store s3://{bucket} needs boto3: pip install "optuna-aes[s3]", or pip install boto3'
+            f'the {role} s3://{bucket} needs boto3: pip install "optuna-aes[s3]", or pip install boto3'
         ) from None
-    return S3Store(bucket)
+    return S3Store(bucket, role=role)
