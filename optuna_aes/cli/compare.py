@@ -17,6 +17,9 @@ from optuna_aes.search.compare import Comparison, Estimate, Row, Run, compare
 from optuna_aes.search.read import open_record
 from optuna_aes.search.search import Search
 
+# Columns from which on the table of a comparison fits one piece.
+WIDE = 125
+
 LEGEND = (
     "± one standard deviation between seeds · volume: mean of 2·AUC − 1 over the logarithm of the budget, up to full size · "
     "seconds, trainings: of fit and search, the latter in trainings at full size · agree: share of fields with equal sizes "
@@ -53,13 +56,18 @@ def run_compare(fleet: Fleet, *, html: Path | None, markdown: Path | None) -> No
 
 
 def print_comparison(console: Console, found: Comparison) -> None:
-    """Prints a table: a row for each strategy, and one for the uniform sizes."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
-    for at, heading in enumerate(headings(found)):
-        table.add_column(heading, justify="left" if at == 0 else "right", no_wrap=True)
-    for cells in rows(found):
-        table.add_row(*cells)
-    console.print(table, soft_wrap=True)
+    """Prints a row for each strategy and one for the uniform sizes; a narrow terminal has the costs in a table below."""
+    lines = [headings(found), *rows(found)]
+    aucs = 1 + len(found.shares)
+    parts = [range(len(lines[0]))] if console.width >= WIDE else [range(aucs), [0, *range(aucs, len(lines[0]))]]
+    for part in parts:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, header_style="dim")
+        for at in part:
+            table.add_column(lines[0][at], justify="right" if at else "left", no_wrap=not at)
+        for line in lines[1:]:
+            if any(line[at] for at in part[1:]):
+                table.add_row(*(line[at] for at in part))
+        console.print(table)
     console.print(LEGEND, style="dim")
 
 
@@ -96,5 +104,5 @@ def _cells(row: Row, shares: Sequence[float]) -> list[str]:
 def _shown(value: Estimate | None, *, digits: int = 4) -> str:
     if value is None:
         return "–"
-    spread = f" ± {value.std:.{digits}f}".replace(" 0.", " .") if value.count > 1 else ""
+    spread = f" ±{value.std:.{digits}f}".replace("±0.", "±.") if value.count > 1 else ""
     return f"{value.mean:.{digits}f}{spread}"

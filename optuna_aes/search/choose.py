@@ -35,7 +35,7 @@ def chosen(context: Context) -> Picks:
 
 def _on_all_rows(context: Context, trials: Sequence[Scored]) -> Sequence[Scored]:
     """The trials whose score is not an estimate; see :mod:`optuna_aes.models.racing`."""
-    if not getattr(context.strategy, "race", 0.0):
+    if not context.strategy.race:
         return trials
     estimated = read_user_attr(context.studies.search, ROWS)
     return [trial for trial in trials if trial.number not in estimated]

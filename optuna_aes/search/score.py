@@ -103,11 +103,10 @@ def _scorer(context: Context, supernet: Supernet) -> Scorer:
     strategy, space = context.one_shot, context.space
     scorer = strategy.scorer(supernet, context.task.dataset, seed=context.seed)
     scorer.keep_embeddings()
-    share = getattr(strategy, "race", 0.0)
-    if not share:
+    if not strategy.race:
         return lambda choices, known: [(float(auc), {}) for auc in scorer(choices)]
     smallest = context.budget.level(min(strategy.budget_levels)).params
-    racer = Racer(scorer, share, box=(max(1, smallest // 2), context.budget.params), seed=context.seed)
+    racer = Racer(scorer, strategy.race, box=(max(1, smallest // 2), context.budget.params), seed=context.seed)
 
     def race(choices: npt.NDArray[np.int64], known: Scores) -> list[Score]:
         others = Known(known.choices, known.params, known.aucs)

@@ -76,7 +76,7 @@ def _objective(context: Context, held: Held) -> tuple[float, float]:
         save(epoch, state)
         pruner.report(trial, epoch.auc, epoch.number, cost=params)
         trial.set_user_attr(SECONDS, sum(e.seconds for e in trainer.history))
-        if getattr(context.strategy, "prune", False) and pruner.should_prune(trial):
+        if context.strategy.prune and pruner.should_prune(trial):
             checkpoints.remove()
             raise optuna.TrialPruned(f"cheaper sizes were better after epoch {epoch.number}")
 

@@ -54,6 +54,16 @@ class Strategy(ABC):
         """The trials along which it anneals, if it does."""
         return None
 
+    @property
+    def race(self) -> float:
+        """Share of the validation rows on which subnets are scored first, as :mod:`optuna_aes.models.racing`; 0 for all."""
+        return 0.0
+
+    @property
+    def prune(self) -> bool:
+        """Whether a trial that trains from scratch ends early where a cheaper one has already left it behind."""
+        return False
+
     def partition(self, dataset: Dataset) -> Partition | None:
         """Blocks within and over fields that have a size each, a function of the dataset; None for a size per field."""
         return None
