@@ -13,15 +13,16 @@ from optuna_aes.models.supernet import SubnetScorer
 from optuna_aes.search.context import Context
 from optuna_aes.search.fit import load_supernet
 from optuna_aes.search.records import ROWS, Picks, Scored, decision_of, recorded_picks, scored
+from optuna_aes.search.settings import Plan
 from optuna_aes.space import Sizes
 from optuna_aes.storage import WorkQueue, read_user_attr
 
 Rule = Callable[[Sequence[Scored]], Scored]
 
 
-def chosen(context: Context) -> Picks:
+def chosen(context: Context, plan: Plan) -> Picks:
     """The scored sizes that the retrain stage trains; decided once for the same search and plan, and recorded."""
-    study, plan = context.studies.picks, context.plan
+    study = context.studies.picks
     trials = scored(context.studies.search, context.budget)
     while (picks := recorded_picks(study, trials, plan)) is None:
         shares = plan.picks_at or context.strategy.budget_levels

@@ -18,7 +18,7 @@ from optuna_aes.errors import StorageError
 from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.training import Epoch, OnEpoch, Trainer, TrainState
 from optuna_aes.search.progress import Listener
-from optuna_aes.search.settings import Plan
+from optuna_aes.search.settings import Plan, plan_of
 from optuna_aes.search.studies import Studies
 from optuna_aes.search.task import Task, resolve_device
 from optuna_aes.search.variant import OWN, Variant
@@ -44,7 +44,6 @@ class Context:
         task: Data and model.
         strategy: Fits and scores.
         budget: What the sizes must fit.
-        plan: How much is asked for.
         seed: Seed of fit, search and retraining.
         studies: Where it is recorded.
         storage: The database of the studies.
@@ -60,7 +59,6 @@ class Context:
     task: Task
     strategy: Strategy
     budget: MemoryBudget
-    plan: Plan
     seed: int
     studies: Studies
     storage: RDBStorage
@@ -71,6 +69,11 @@ class Context:
     trained_by: tuple[Record, ...] = ()
     tries_again: bool = True
     variant: Variant = OWN
+
+    @property
+    def plan(self) -> Plan:
+        """How much is asked for now: looked up each time, as another run may raise it while this one works."""
+        return plan_of(self.studies.search)
 
     @cached_property
     def crew(self) -> Crew:

@@ -45,7 +45,6 @@ class Record:
         storage: Where it is.
         studies: Its three studies.
         settings: What may never change.
-        plan: How much was asked for.
         data: Where its dataset lies and what is known of it.
         space: What is searched.
         retrain_space: The sizes of the retrain stage: the candidates and the reference points.
@@ -57,12 +56,16 @@ class Record:
     storage: RDBStorage
     studies: Studies
     settings: dict[str, Any]
-    plan: Plan
     data: dict[str, Any]
     space: EmbeddingSpace
     retrain_space: EmbeddingSpace
     budget: MemoryBudget
     variant: Variant = OWN
+
+    @property
+    def plan(self) -> Plan:
+        """How much is asked for now."""
+        return settings_of.plan_of(self.studies.search)
 
 
 def open_record(name: str, storage: str | RDBStorage, variant: Variant = OWN) -> Record:
@@ -79,7 +82,7 @@ def open_record(name: str, storage: str | RDBStorage, variant: Variant = OWN) ->
     """
     opened = open_storage(storage, must_exist=True)
     studies = load(opened, name, variant)
-    settings, plan, data = settings_of.read(studies.search)
+    settings, data = settings_of.read(studies.search)
     settings = variant.settings(settings)
     space = _space(settings, "candidates")
     return Record(
@@ -87,7 +90,6 @@ def open_record(name: str, storage: str | RDBStorage, variant: Variant = OWN) ->
         storage=opened,
         studies=studies,
         settings=settings,
-        plan=plan,
         data=data,
         space=space,
         retrain_space=_space(settings, "retrain_candidates"),

@@ -27,6 +27,7 @@ from optuna_aes.search.records import (
     jobs,
     key_of,
 )
+from optuna_aes.search.settings import Plan
 from optuna_aes.search.studies import complete
 from optuna_aes.search.work import Held, StageError, reason_of, waiting, work_through
 from optuna_aes.space import Sizes
@@ -34,14 +35,20 @@ from optuna_aes.storage import WorkQueue
 from optuna_aes.strategies.base import OneShot, Strategy
 
 
-def retrain(context: Context) -> None:
+def retrain(context: Context, plan: Plan) -> None:
     """Trains what the search found, and the reference points, as often as asked for.
+
+    Where only others have work left and another run asks for more, it ends: there is something to do again.
+
+    Args:
+        context: The search.
+        plan: What is asked for.
 
     Raises:
         StageError: If every training failed for good; where it was this worker's, what the last one failed of is raised.
     """
     study, space = context.studies.retrain, context.retrain_space
-    wanted = _lay_out(context)
+    wanted = _lay_out(context, plan)
 
     def finished(*also: str) -> int:
         return len({*also, *(key_of(t, space) for t in complete(study))} & wanted)
@@ -56,7 +63,9 @@ def retrain(context: Context) -> None:
         return metrics["auc_test"], float(params)
 
     context.listener.stage("retrain", finished(), len(wanted))
-    error = work_through(study, objective, crew=context.crew)
+    error = work_through(study, objective, crew=context.crew, leave=lambda: context.plan != plan)
+    if context.plan != plan:
+        return
     missing = len(wanted) - finished()
     if missing and missing == len(wanted):
         raise error or StageError(f"no training from scratch succeeded ({reason_of(study)})")
@@ -66,10 +75,10 @@ def retrain(context: Context) -> None:
         )
 
 
-def _lay_out(context: Context) -> set[str]:
+def _lay_out(context: Context, plan: Plan) -> set[str]:
     """Lays out what is to be trained and is not yet: one worker does, and the others find it laid out."""
     study, space, queue = context.studies.retrain, context.retrain_space, WorkQueue(context.studies.retrain)
-    wanted = {job.key: job for job in jobs(chosen(context).found, context.plan, context.space, seed=context.seed)}
+    wanted = {job.key: job for job in jobs(chosen(context, plan).found, plan, context.space, seed=context.seed)}
     while True:
         trials = study.get_trials(deepcopy=False)
         # What failed for good in an earlier run, such as for want of memory, is tried again.

@@ -39,41 +39,41 @@ def score(context: Context) -> None:
     if not isinstance(context.strategy, OneShot):
         score_by_training(context)
         return
-    study, requested = context.studies.search, context.plan.trials
-    known = scores(study, context.budget)
+    study = context.studies.search
+    known, requested = scores(study, context.budget), context.plan.trials
     context.listener.stage("search", len(known), requested)
-    if _done(context, known):
+    if _done(context, known, requested):
         return
     supernet = load_supernet(context)
     scorer = _scorer(context, supernet)
     propose = proposer_of(context, supernet)
     queue, failed_before = WorkQueue(study), known.failed
-    while not _done(context, known):
+    while not _done(context, known, requested):
         queue.reclaim()
         hold = queue.claim(MOST_TAKEN)  # what another worker gave back, or left
         if hold is None:
-            hold = _next_group(context, queue, propose, known)
+            hold = _next_group(context, queue, propose, known, requested)
         if hold is not None:
             _score(context, hold, scorer, known)
         elif known.pending:
             context.crew.wait(study, study.get_trials(deepcopy=False, states=UNDONE))
-        known = scores(study, context.budget)
+        known, requested = scores(study, context.budget), context.plan.trials
         if hold is not None and hold.trials:
-            _tell(context, known)
+            _tell(context, known, requested)
         if known.failed - failed_before >= max(MOST_FAILED, len(known)):
             raise StageError(f"scoring fails again and again ({reason_of(study)})")
 
 
-def _done(context: Context, known: Scores) -> bool:
+def _done(context: Context, known: Scores, requested: int) -> bool:
     """Whether as many trials as are asked for, or all that there can be, are scored, here and elsewhere."""
     if known.pending:
         return False
-    return len(known) >= context.plan.trials or bool(context.studies.search.user_attrs.get(EXHAUSTED))
+    return len(known) >= requested or bool(context.studies.search.user_attrs.get(EXHAUSTED))
 
 
-def _next_group(context: Context, queue: WorkQueue, propose: Proposer, known: Scores) -> Hold | None:
+def _next_group(context: Context, queue: WorkQueue, propose: Proposer, known: Scores, requested: int) -> Hold | None:
     """Lays out the next group for this worker; None where there is none to lay out, or another worker came first."""
-    wanted = context.plan.trials - len(known) - known.pending
+    wanted = requested - len(known) - known.pending
     if wanted <= 0 or queue.study.user_attrs.get(EXHAUSTED):
         return None
     proposals = propose(queue.study, known.next_number)
@@ -166,7 +166,7 @@ def _scores(scorer: Scorer, choices: npt.NDArray[np.int64], known: Scores) -> Se
     return [*_scores(scorer, choices[:half], known), *_scores(scorer, choices[half:], known)]
 
 
-def _tell(context: Context, known: Scores) -> None:
+def _tell(context: Context, known: Scores, requested: int) -> None:
     front = non_dominated(known.aucs, known.params)
     best = float(known.aucs.max(initial=0.0))
-    context.listener.scored(len(known), context.plan.trials, best, len(front))
+    context.listener.scored(len(known), requested, best, len(front))

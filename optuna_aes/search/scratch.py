@@ -28,14 +28,14 @@ def score_by_training(context: Context) -> None:
     Raises:
         StageError: If trainings fail again and again.
     """
-    study, requested = context.studies.search, context.plan.trials
+    study = context.studies.search
     propose = proposer_of(context, None)
-    context.listener.stage("search", _trained(study), requested)
+    context.listener.stage("search", _trained(study), context.plan.trials)
     failed_before = _count(study, TrialState.FAIL)
 
     def more(queue: WorkQueue) -> bool:
         trials = study.get_trials(deepcopy=False)
-        if sum(_is_trained(t) or t.state in UNDONE for t in trials) >= requested:
+        if sum(_is_trained(t) or t.state in UNDONE for t in trials) >= context.plan.trials:
             return False
         if sum(t.state == TrialState.FAIL for t in trials) - failed_before >= max(MOST_FAILED, _trained(study)):
             raise StageError(f"trainings fail again and again ({reason_of(study)})")

@@ -41,7 +41,7 @@ from optuna_aes.strategies.base import OneShot, Strategy
 from optuna_aes.strategies.registry import strategy_class
 
 MOST_WORKERS = 256
-STAGES = {"fit": fit, "search": score, "retrain": retrain}
+STAGES = ("fit", "search", "retrain")
 
 
 class Search:
@@ -147,7 +147,7 @@ class Search:
         if lender is not None:
             share_supernet(studies.fit, lender)
         return cls._assemble(
-            task, strategy, budget, plan, seed, opened, studies, artifacts, listener, name, trained_by=others
+            task, strategy, budget, seed, opened, studies, artifacts, listener, name, trained_by=others
         )
 
     @classmethod
@@ -197,7 +197,6 @@ class Search:
             task,
             strategy,
             record.budget,
-            record.plan,
             settings["seed"],
             record.storage,
             record.studies,
@@ -214,7 +213,6 @@ class Search:
         task: Task,
         strategy: Strategy,
         budget: MemoryBudget,
-        plan: Plan,
         seed: int,
         storage: RDBStorage,
         studies: studies_of.Studies,
@@ -230,7 +228,6 @@ class Search:
             task=task,
             strategy=strategy,
             budget=budget,
-            plan=plan,
             seed=seed,
             studies=studies,
             storage=storage,
@@ -243,7 +240,7 @@ class Search:
         )
         return cls(context, open_record(name, storage))
 
-    def run(self, stages: Sequence[str] = tuple(STAGES), *, workers: int = 1) -> Result:
+    def run(self, stages: Sequence[str] = STAGES, *, workers: int = 1) -> Result:
         """Runs the stages that are not done yet, from where they stopped.
 
         Args:
@@ -269,9 +266,7 @@ class Search:
         if context.task.threads is not None:
             torch.set_num_threads(context.task.threads)
         with present(context.storage, self.record.name, str(context.device)):
-            for stage, work in STAGES.items():
-                if stage in stages:
-                    work(context)
+            _run(context, stages)
         return self.pareto()
 
     def variant(self, *, backbone: str | None = None, inherited: bool = False) -> Search:
@@ -293,7 +288,7 @@ class Search:
         wanted = self.check_variant(backbone=backbone, inherited=inherited)
         if wanted == OWN:
             return self
-        chosen(context)  # by the search itself: its supernet is not the variant's
+        chosen(context, context.plan)  # by the search itself: its supernet is not the variant's
         studies_of.create_variant(context.storage, name, wanted)
         record = open_record(name, context.storage, wanted)
         return Search(replace(context, variant=wanted, studies=record.studies), record)
@@ -310,7 +305,7 @@ class Search:
 
     def picks(self) -> Picks:
         """What the search picks to be trained from scratch: decided once it is over, and kept."""
-        return chosen(self.context)
+        return chosen(self.context, self.context.plan)
 
     def status(self) -> dict[str, Any]:
         """How far each stage is; see :func:`optuna_aes.search.read.status`."""
@@ -327,3 +322,17 @@ class Search:
     def export(self, out: str | os.PathLike[str], *, trial: int | None = None) -> Path:
         """Writes a retrained model to a folder; see :func:`optuna_aes.search.export.export_model`."""
         return export_model(self.record, out, trial=trial, dataset=self.context.task.dataset)
+
+
+def _run(context: Context, stages: Sequence[str]) -> None:
+    """The stages in their order; and from the search on again, where another run has asked for more meanwhile."""
+    if "fit" in stages:
+        fit(context)
+    while True:
+        if "search" in stages:
+            score(context)
+        plan = context.plan
+        if "retrain" in stages:
+            retrain(context, plan)
+        if context.plan == plan:
+            return

@@ -148,8 +148,8 @@ def _told(key: str, old: Any, new: Any) -> str:
     return f"{key} was {old!r} and is {new!r}"
 
 
-def read(study: optuna.Study) -> tuple[dict[str, Any], Plan, dict[str, Any]]:
-    """Settings, plan and data of a study.
+def read(study: optuna.Study) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings and data of a study.
 
     Raises:
         StudyMismatchError: If the study is not a search of ours.
@@ -162,7 +162,12 @@ def read(study: optuna.Study) -> tuple[dict[str, Any], Plan, dict[str, Any]]:
         raise StudyMismatchError(
             f"study {study.study_name!r} has settings of format {settings.get('format')!r}, this release reads {FORMAT}"
         )
-    return settings, revive(Plan, attrs[PLAN]), attrs[DATA]
+    return settings, attrs[DATA]
+
+
+def plan_of(study: optuna.Study) -> Plan:
+    """What is asked for now, of a study that has settings: another run may have raised it a moment ago."""
+    return revive(Plan, study.user_attrs[PLAN])
 
 
 def jsonable(value: Any) -> Any:

@@ -87,6 +87,7 @@ def work_through(
     *,
     crew: Crew,
     more: Callable[[WorkQueue], bool] = lambda _: False,
+    leave: Callable[[], bool] = lambda: False,
 ) -> BaseException | None:
     """Runs the waiting trials of a study one by one, until none is left here or with another worker.
 
@@ -97,6 +98,7 @@ def work_through(
         objective: Runs one trial, and goes on from its last checkpoint.
         crew: How to wait for other workers.
         more: Lays out more work where nothing waits; whether there may be some now.
+        leave: Whether there is something better to do than to wait for other workers.
 
     Returns:
         What the last trial failed of, if this worker failed one for good.
@@ -110,7 +112,7 @@ def work_through(
         if more(queue):
             continue
         busy = study.get_trials(deepcopy=False, states=UNDONE)
-        if not busy:
+        if not busy or leave():
             return last
         crew.wait(study, busy)
 

@@ -132,13 +132,13 @@ def test_what_a_table_must_earn_goes_by_what_it_holds(tmp_path: Path, monkeypatc
 def test_the_choice_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     search = tiny_search(f"sqlite:///{tmp_path}/aes.db", tiny_data())
     search.run(["fit", "search"])
-    picks = chosen(search.context)
+    picks = chosen(search.context, search.record.plan)
     assert search.context.studies.retrain.user_attrs[CHOSEN]["picks"] == [asdict(pick) for pick in picks.found]
     with monkeypatch.context() as patch:
         patch.delattr(choose_module, "choose")
-        assert chosen(search.context) == picks
+        assert chosen(search.context, search.record.plan) == picks
     more = tiny_search(f"sqlite:///{tmp_path}/aes.db", tiny_data(), retrain=3)
-    assert len(chosen(more.context).found) == 3
+    assert len(chosen(more.context, more.record.plan).found) == 3
 
 
 def test_a_search_that_is_compared_picks_at_the_budgets_it_is_given(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_search_that_is_compared_picks_at_the_budgets_it_is_given(tmp_path: Pa
     )
     search.run()
     context = search.context
-    picks = chosen(context)
+    picks = chosen(context, context.plan)
     levels = [context.budget.level(share).params for share in (1.0, 0.6, 0.3)]
     assert list(picks.levels) == levels
     assert all(picks.found[at].params <= level for level, at in picks.levels.items())

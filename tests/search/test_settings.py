@@ -18,6 +18,7 @@ from optuna_aes.search.settings import (
     differences,
     jsonable,
     known_settings,
+    plan_of,
     read,
     reference_sizes,
     revive,
@@ -59,30 +60,28 @@ def test_options_of_a_later_release_are_left_out() -> None:
 
 def test_settings_are_written_once_and_read_back() -> None:
     study = study_of(KNOWN)
-    settings, plan, data = read(study)
-    assert (settings, plan, data) == (KNOWN, Plan(), HERE)
+    assert (*read(study), plan_of(study)) == (KNOWN, HERE, Plan())
 
 
 def test_the_plan_and_the_place_of_the_data_may_change() -> None:
     study = study_of(KNOWN)
     write(study, KNOWN, Plan(trials=900), {**HERE, "folder": "elsewhere"})
-    _, plan, data = read(study)
-    assert plan.trials == 900
-    assert data["folder"] == "elsewhere"
+    assert plan_of(study).trials == 900
+    assert read(study)[1]["folder"] == "elsewhere"
 
 
 def test_rows_in_memory_do_not_forget_where_the_encoded_table_lies() -> None:
     study = optuna.create_study(study_name="s")
     write(study, KNOWN, Plan(), {**HERE, "folder": "on disk"})
     write(study, KNOWN, Plan(), HERE)
-    assert read(study)[2]["folder"] == "on disk"
+    assert read(study)[1]["folder"] == "on disk"
 
 
 def test_other_settings_are_refused_and_leave_everything() -> None:
     study = study_of(KNOWN)
     with pytest.raises(StudyMismatchError, match="seed was 0 and is 1"):
         write(study, {**KNOWN, "seed": 1}, Plan(trials=900), HERE)
-    assert read(study) == (KNOWN, Plan(), HERE)
+    assert (*read(study), plan_of(study)) == (KNOWN, HERE, Plan())
 
 
 def test_a_creation_that_was_cut_short_is_done_again() -> None:
@@ -91,7 +90,7 @@ def test_a_creation_that_was_cut_short_is_done_again() -> None:
     study.set_user_attr(PLAN, asdict(Plan(trials=1)))
     assert known_settings(study) is None
     write(study, KNOWN, Plan(), HERE)
-    assert read(study) == (KNOWN, Plan(), HERE)
+    assert (*read(study), plan_of(study)) == (KNOWN, HERE, Plan())
 
 
 def test_a_study_with_trials_and_no_settings_is_another_program_s() -> None:

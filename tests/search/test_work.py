@@ -107,7 +107,9 @@ def test_one_worker_lays_out_the_retraining(storage_url: str, data: Dataset, mon
         directions = contexts[0].studies.retrain.directions
         study = optuna.create_study(storage=contexts[0].storage, study_name=f"round{number}", directions=directions)
         wanted = race(
-            lambda at, name=study.study_name: retrain_module._lay_out(with_study(contexts[at], "retrain", name))  # type: ignore[misc]
+            lambda at, name=study.study_name: retrain_module._lay_out(  # type: ignore[misc]
+                with_study(contexts[at], "retrain", name), search.record.plan
+            )
         )
         keys = [key_of(trial, space) for trial in study.get_trials(deepcopy=False)]
         assert len(keys) == len(set(keys))
