@@ -101,6 +101,10 @@ class SearchOptions:
     ] = 2
     l2: Annotated[float, _training(help="Weight decay of the embeddings.")] = 0.0
     decay: Annotated[str, _training(help="Which rows decay: touched (of the batch) or all.")] = "touched"
+    compile: Annotated[
+        bool,
+        _training("--compile/--no-compile", help="Compile the training step: seconds at first, then faster steps."),
+    ] = False
     device: Annotated[str, _training(help="cpu, cuda, cuda:N, or auto.")] = "auto"
     threads: Annotated[int | None, _training(help="Threads of torch on the CPU. (default: torch's own)")] = None
 

@@ -164,6 +164,7 @@ def training(options: SearchOptions) -> TrainOptions:
         patience=options.patience,
         schedule=options.schedule,
         lr_decay=options.lr_decay,
+        compile=options.compile,
     )
 
 

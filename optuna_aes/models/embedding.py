@@ -100,11 +100,11 @@ class MixedEmbedding(nn.Module):
         columns: Tensor = getattr(self, f"columns{g}")
         table = self.tables[str(size)]
         assert isinstance(table, RowTable)
+        whole = len(self.groups) == 1 and len(fields) == len(self.layout.columns)
         if batch is None:
-            values = table.lookup(rows[:, columns] - start)
+            values = table.lookup(rows if whole else rows[:, columns] - start)
         else:
             # Fields of one size lie next to each other, so the group's rows are one range of the sorted distinct rows.
-            whole = len(self.groups) == 1 and len(fields) == len(self.layout.columns)
             part = batch if whole else batch.part(start, start + len(table.weight), columns)
             values = part.lookup(table.gather(part.rows))
         pooled = self.layout.pool(values, ids, fields)

@@ -44,6 +44,8 @@ class FieldLayout(nn.Module):
         self.register_buffer("field_start", torch.from_numpy(start), persistent=False)
         # Whether a step takes every row of the tables, and not only its batch's: see TrainOptions.decay.
         self.every_row = False
+        # Whether tables have gradients of their own shape: see WholeTables.
+        self.whole = False
 
     def rows(self, ids: Tensor) -> Tensor:
         """Row numbers of int32 ids, same shape; padding points at the field's out-of-vocabulary row.
@@ -53,8 +55,8 @@ class FieldLayout(nn.Module):
         return (ids.clamp(min=0) if self.has_bags else ids) + self.column_offset
 
     def batch_rows(self, rows: Tensor) -> BatchRows | None:
-        """The distinct rows that a step reads and updates; None where no gradient is wanted."""
-        if not torch.is_grad_enabled():
+        """The distinct rows that a step reads and updates; None where nothing is to be found by row."""
+        if self.whole or not torch.is_grad_enabled():
             return None
         if self.every_row:
             return BatchRows(torch.arange(self.total_rows, device=rows.device), rows)

@@ -158,7 +158,7 @@ class RowTable(nn.Module):
         return leaf
 
     def lookup(self, ids: Tensor) -> Tensor:
-        """Plain lookup without a gradient, shape ``(*ids.shape, dim)``."""
+        """Plain lookup, shape ``(*ids.shape, dim)``; without a gradient, or with one of the table's shape."""
         return F.embedding(ids, self.weight)
 
 
@@ -246,10 +246,7 @@ class RowAdam:
     @torch.no_grad()
     def step(self) -> None:
         """Updates what the last forward pass touched, and forgets it."""
-        self.steps += 1
-        beta1, beta2 = self.betas
-        scale = self.lr / (1 - beta1**self.steps)
-        root = (1 - beta2**self.steps) ** 0.5
+        scale, root = self.corrections()
         for name, table in self.tables.items():
             touched, table.touched = table.touched, None
             if touched is None or touched.leaf.grad is None:
@@ -263,6 +260,12 @@ class RowAdam:
                 self.fused(*state, touched.rows, touched.leaf.detach(), grad, numbers, *self.betas, self.eps)
             else:
                 self._update(*state, touched, grad, scale, root)
+
+    def corrections(self) -> tuple[float, float]:
+        """Begins a step; gives its learning rate and the root of the second moment, both corrected for their beginning."""
+        self.steps += 1
+        beta1, beta2 = self.betas
+        return self.lr / (1 - beta1**self.steps), (1 - beta2**self.steps) ** 0.5
 
     def _update(
         self,

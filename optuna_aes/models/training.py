@@ -19,12 +19,13 @@ from torch.nn import functional as F
 
 from optuna_aes.data.dataset import Split
 from optuna_aes.errors import InputError
-from optuna_aes.models.compiled import CompiledBackbones
+from optuna_aes.models.compiled import CompiledBackbones, can_compile
 from optuna_aes.models.layout import FieldLayout
 from optuna_aes.models.memory import keep_freed_memory
 from optuna_aes.models.model import dense_parameters, row_tables, seeded
 from optuna_aes.models.ranking import group_auc
 from optuna_aes.models.rows import RowAdam, TouchedParts
+from optuna_aes.models.whole import WholeTables
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class TrainOptions:
             AUC; ``"cosine"``: it falls to 0 along half a cosine over all epochs; ``"constant"``.
         lr_decay: See ``schedule``.
         eval_batch_size: Rows of a forward pass without gradients.
-        compile: Whether ``torch.compile`` compiles the backbone for the training step: some seconds at the first step, and
-            a tenth to a quarter off every later one. On the CPU it needs a C++ compiler.
+        compile: Whether ``torch.compile`` compiles the training step: some seconds at the first one, and a tenth to a
+            quarter off every later one. On the CPU it needs a C++ compiler; where there is none, a warning says so.
     """
 
     epochs: int = 10
@@ -208,9 +209,13 @@ class Trainer:
         self.rows = RowAdam(row_tables(model), lr=options.lr, l2=options.l2)
         self.dense_names = dense_parameters(model)
         self.dense = torch.optim.Adam(self.dense_names.values(), lr=options.lr, fused=True)
-        if options.compile:
+        compile = options.compile and can_compile(self.device.type)
+        if compile:
             self.rows.compile()
-        self.compiled = CompiledBackbones(model, options.batch_size) if options.compile else contextlib.nullcontext
+        self.compiled = CompiledBackbones(model, options.batch_size) if compile else contextlib.nullcontext
+        self.whole: WholeTables | None = None
+        if compile and hook is None and penalty is None and WholeTables.suits(model, options.batch_size):
+            self.whole = WholeTables(model, self.rows, self.dense, options.batch_size)
         self.epoch = 0
         self.bad_epochs = 0
         self.best_auc = -np.inf
@@ -263,7 +268,8 @@ class Trainer:
         self.model.train()
         steps, started = self.steps_per_epoch, time.perf_counter()
         total = torch.zeros((), device=self.device)
-        with seeded(self.seed * 1_000_003 + self.epoch, self.device):
+        whole = self.whole.on() if self.whole is not None and self.parts == 1 else contextlib.nullcontext()
+        with whole, seeded(self.seed * 1_000_003 + self.epoch, self.device):
             order = torch.randperm(len(self.train_feed)).to(self.device)
             for step in range(steps):
                 end = len(order) if step == steps - 1 else (step + 1) * self.options.batch_size
@@ -285,6 +291,8 @@ class Trainer:
         steps = self.options.epochs * self.steps_per_epoch
         if self.options.schedule == "cosine":
             self._set_lr(self.options.lr * 0.5 * (1 + math.cos(math.pi * step / steps)))
+        if self.whole is not None and self.parts == 1:
+            return self.whole.step(ids, labels)
         if self.hook is not None:
             self.hook.before(step, steps)
         self.dense.zero_grad(set_to_none=True)

@@ -2,8 +2,8 @@
 
 ``python -m studies.bench.contestants.worker '{"contestant": "ours", "table": "1M", …}'``
 
-Every line read is the CPU-seconds of a round, and is answered with rows and CPU-seconds of this process and its children;
-``predict`` is answered with the test AUC.
+Every line read is the CPU-seconds and the rows of a turn, which ends when both are reached or the limit of rows is, and is
+answered with rows and CPU-seconds of this process and its children; ``predict`` is answered with the test AUC.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import sys
 import time
 from pathlib import Path
@@ -58,6 +59,7 @@ class Rounds:
         self.steps = -(-self.epoch // self.batch)
         self.step = 0
         self.begin()
+        self.started = cpu_seconds()
 
     def begin(self) -> None:
         """Waits for the next round, or the end."""
@@ -65,7 +67,6 @@ class Rounds:
         if not line or line[0] == "predict":
             raise Finished
         self.seconds, self.rows, self.limit = float(line[0]), 0, float(line[1])
-        self.started = cpu_seconds()
 
     def __call__(self) -> None:
         """A step is done."""
@@ -75,6 +76,8 @@ class Rounds:
         seconds = cpu_seconds() - self.started
         if seconds >= self.seconds or self.rows >= self.limit:
             answer(rows=self.rows, seconds=seconds, mib=peak_mib())
+            # From here, not from the next turn's begin: what loaders fetch ahead in between is part of the work.
+            self.started += seconds
             self.begin()
 
 
@@ -84,14 +87,15 @@ def answer(**values: Any) -> None:
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process and of its children, such as a loader's."""
+    """CPU time of this process and of its children, such as a loader's: those that live, and those that have ended."""
     tasks = Path("/proc/self/task").glob("*/children")
     children = [pid for task in tasks for pid in task.read_text().split()]
     ticks = 0
     for pid in children:
         with contextlib.suppress(OSError):  # it has just ended
             ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()[11:13]))
-    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ended.ru_utime + ended.ru_stime + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def peak_mib() -> float:
