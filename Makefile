@@ -15,6 +15,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch==2.13.0"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
+	# Without what it names: FBGEMM for CUDA would take the place of that for the CPU, which dev brings with the rest.
+	case ",$(EXTRAS)," in *,dev,*) $(BIN)/python -m pip install --quiet --no-deps "torchrec==1.8.0" ;; esac
 	touch $@
 
 demo: install

@@ -2,11 +2,14 @@
 
 The first process asks the study, the others learn from it what was suggested (Optuna's TorchDistributedTrial); all train one
 model on their shares of the rows. `pip install "optuna-aes[distributed]"`. AES_STORAGE names the study's database.
+With AES_SHARDING=row_wise, table_wise or auto the tables are divided over the processes too: `pip install
+"optuna-aes[torchrec]"`.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 
 import optuna
@@ -18,10 +21,12 @@ from optuna_aes import AdaSSSampler, EmbeddingSpace, MemoryBudget, ModelOptions,
 from optuna_aes.data.synthetic import PlantedField, planted
 from optuna_aes.models.model import CTRModel
 from optuna_aes.models.parallel import DataParallel, share_of
+from optuna_aes.models.sharded import ShardOptions, sharded_model
 from optuna_aes.models.training import Trainer
 from optuna_aes.storage import open_storage
 
 TRIALS, BATCH = 4, 1024
+SHARDING = os.environ.get("AES_SHARDING", "")
 FIELDS = (PlantedField("user", 300, 3), PlantedField("item", 200, 3), PlantedField("noise", 500, 0, main=0.0))
 
 
@@ -35,11 +40,18 @@ def main() -> None:
     space = EmbeddingSpace(data.schema.cardinalities, candidates=(0, 2, 4, 8))
     budget = MemoryBudget(space, fraction=0.5)
 
+    def model_of(sizes: Mapping[str, int]) -> CTRModel:
+        options = ModelOptions(hidden=(32,), init_std=0.1)
+        if not SHARDING:
+            return CTRModel(data.schema, sizes, dim=8, options=options, seed=0)
+        shards = ShardOptions(sharding=SHARDING, lr=0.1)
+        return sharded_model(data.schema, sizes, dim=8, options=options, shards=shards, device=device, seed=0)
+
     def objective(single: optuna.Trial | None) -> tuple[float, float]:
         trial = TorchDistributedTrial(single)
         sizes = space.suggest(trial)
         budget.check(trial, sizes)
-        model = CTRModel(data.schema, sizes, dim=8, options=ModelOptions(hidden=(32,), init_std=0.1), seed=0)
+        model = model_of(sizes)
         options = TrainOptions(epochs=3, batch_size=BATCH // dist.get_world_size(), lr=1e-2)
         hook = DataParallel(model.to(device))
         trainer = Trainer(model, share_of(data.train), data.valid, options, seed=0, device=device, hook=hook)

@@ -90,10 +90,13 @@ def test_kubernetes() -> None:
 
 
 @pytest.mark.slow
-def test_torchrun(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sharding", ["", "auto"])
+def test_torchrun(tmp_path: Path, sharding: str) -> None:
     pytest.importorskip("optuna_integration", reason="pip install optuna-integration")
+    for package in ("fbgemm_gpu", "torchrec") if sharding else ():
+        pytest.importorskip(package, reason="see Install in the README")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "AES_SHARDING": sharding}
     command.append(str(EXAMPLES / "torchrun.py"))
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr

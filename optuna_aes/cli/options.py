@@ -105,6 +105,13 @@ class SearchOptions:
         bool,
         _training("--compile/--no-compile", help="Compile the training step: seconds at first, then faster steps."),
     ] = False
+    amp: Annotated[
+        bool, _training("--amp/--no-amp", help="Training steps in bfloat16: faster on GPUs, slower on most CPUs.")
+    ] = False
+    deterministic: Annotated[
+        bool,
+        _training("--deterministic/--no-deterministic", help="The same bits each time on GPUs too, at some speed."),
+    ] = False
     device: Annotated[str, _training(help="cpu, cuda, cuda:N, or auto.")] = "auto"
     threads: Annotated[int | None, _training(help="Threads of torch on the CPU. (default: torch's own)")] = None
 

@@ -165,6 +165,8 @@ def training(options: SearchOptions) -> TrainOptions:
         schedule=options.schedule,
         lr_decay=options.lr_decay,
         compile=options.compile,
+        amp=options.amp,
+        deterministic=options.deterministic,
     )
 
 

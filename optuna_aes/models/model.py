@@ -71,6 +71,7 @@ class CTRModel(nn.Module):
         options: Backbone and the rest.
         seed: Seed of the initial values.
         partition: Blocks within and over fields, whose sizes are given then.
+        embedding: What gives the backbone its input; made of the sizes if not given.
 
     Raises:
         InputError: If there are blocks, and ``align`` is not ``"pad"``.
@@ -85,13 +86,17 @@ class CTRModel(nn.Module):
         options: ModelOptions,
         seed: int = 0,
         partition: Partition | None = None,
+        embedding: nn.Module | None = None,
     ) -> None:
         super().__init__()
         backbone = backbone_class(options.backbone)
         backbone.check_fields(len(schema.fields))
         with seeded(seed):
-            self.embedding = self._embedding(schema, sizes, dim, options, backbone.first_order, partition)
-            self.backbone = backbone(self.embedding.widths, **options.of_backbone)
+            if embedding is None:
+                embedding = self._embedding(schema, sizes, dim, options, backbone.first_order, partition)
+            self.embedding = embedding
+            widths: Any = embedding.widths
+            self.backbone = backbone(widths, **options.of_backbone)
 
     @staticmethod
     def _embedding(

@@ -162,6 +162,14 @@ class RowTable(nn.Module):
         return F.embedding(ids, self.weight)
 
 
+class SelfUpdating(nn.Module):
+    """A module with tables that it updates itself in the backward pass, and no optimiser of ours."""
+
+    def scale_lr(self, share: float) -> None:
+        """Sets the learning rate of its tables to a share of the one they began with."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class Touched:
     """What one step read of a table: row numbers, the leaf that holds their gradient, columns in use."""

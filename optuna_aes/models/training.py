@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -20,11 +20,13 @@ from torch.nn import functional as F
 from optuna_aes.data.dataset import Split
 from optuna_aes.errors import InputError
 from optuna_aes.models.compiled import CompiledBackbones, can_compile
+from optuna_aes.models.feed import Feed
 from optuna_aes.models.layout import FieldLayout
 from optuna_aes.models.memory import keep_freed_memory
 from optuna_aes.models.model import dense_parameters, row_tables, seeded
 from optuna_aes.models.ranking import group_auc
-from optuna_aes.models.rows import RowAdam, TouchedParts
+from optuna_aes.models.reproducible import deterministic
+from optuna_aes.models.rows import RowAdam, SelfUpdating, TouchedParts
 from optuna_aes.models.whole import WholeTables
 
 
@@ -47,6 +49,9 @@ class TrainOptions:
         eval_batch_size: Rows of a forward pass without gradients.
         compile: Whether ``torch.compile`` compiles the training step: some seconds at the first one, and a tenth to a
             quarter off every later one. On the CPU it needs a C++ compiler; where there is none, a warning says so.
+        amp: Whether the backbone's training steps compute in bfloat16 (tables, updates and validation stay float32): faster
+            on GPUs, and slower by far on most CPUs.
+        deterministic: Whether only deterministic algorithms are taken, so that a GPU gives the same bits each time.
     """
 
     epochs: int = 10
@@ -59,6 +64,8 @@ class TrainOptions:
     lr_decay: float = 0.1
     eval_batch_size: int = 16384
     compile: bool = False
+    amp: bool = False
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "eval_batch_size"):
@@ -132,30 +139,6 @@ def work_seconds(device: torch.device) -> float:
     return time.perf_counter() if device.type == "cuda" else time.process_time()
 
 
-class Feed:
-    """Batches of a split by slicing tensors; on CUDA the split lives on the device.
-
-    Args:
-        split: Rows of a dataset.
-        device: Where batches are wanted.
-    """
-
-    def __init__(self, split: Split, device: torch.device) -> None:
-        with warnings.catch_warnings():  # a memory-mapped split is read-only, and nothing here writes to it
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            self.ids = torch.from_numpy(np.ascontiguousarray(split.ids)).to(device)
-            self.labels = torch.from_numpy(np.ascontiguousarray(split.labels)).to(device)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """Ids, int32 of shape ``(batch, columns)``, and labels, float32 of shape ``(batch,)``."""
-        if isinstance(index, slice):
-            return self.ids[index], self.labels[index].float()
-        return self.ids.index_select(0, index), self.labels.index_select(0, index).float()
-
-
 class Trainer:
     """Trains a model on a dataset's splits.
 
@@ -214,7 +197,8 @@ class Trainer:
             self.rows.compile()
         self.compiled = CompiledBackbones(model, options.batch_size) if compile else contextlib.nullcontext
         self.whole: WholeTables | None = None
-        if compile and hook is None and penalty is None and WholeTables.suits(model, options.batch_size):
+        plain = hook is None and penalty is None and not options.amp
+        if compile and plain and WholeTables.suits(model, options.batch_size):
             self.whole = WholeTables(model, self.rows, self.dense, options.batch_size)
         self.epoch = 0
         self.bad_epochs = 0
@@ -250,6 +234,13 @@ class Trainer:
             All epochs, those before a resume included.
         """
         keep_freed_memory()
+        with deterministic(self.options.deterministic):
+            self._run(on_epoch, on_step)
+        if self.best:
+            self.model.load_state_dict(self.best)
+        return self.history
+
+    def _run(self, on_epoch: OnEpoch | None, on_step: OnStep | None) -> None:
         while not self.finished:
             started, worked = time.perf_counter(), work_seconds(self.device)
             loss = self._epoch(on_step)
@@ -260,9 +251,6 @@ class Trainer:
             self.history.append(Epoch(self.epoch, loss, score, seconds, len(self.train_feed) / trained))
             if on_epoch is not None:
                 on_epoch(self.history[-1], self.state)
-        if self.best:
-            self.model.load_state_dict(self.best)
-        return self.history
 
     def _epoch(self, on_step: OnStep | None) -> float:
         self.model.train()
@@ -270,17 +258,15 @@ class Trainer:
         total = torch.zeros((), device=self.device)
         whole = self.whole.on() if self.whole is not None and self.parts == 1 else contextlib.nullcontext()
         with whole, seeded(self.seed * 1_000_003 + self.epoch, self.device):
-            order = torch.randperm(len(self.train_feed)).to(self.device)
-            for step in range(steps):
-                end = len(order) if step == steps - 1 else (step + 1) * self.options.batch_size
-                index = order[step * self.options.batch_size : end]
-                total += self._step(self.epoch * steps + step, *self.train_feed.batch(index)) * len(index)
+            order = torch.randperm(len(self.train_feed)).to(self.train_feed.ids.device)
+            size = self.options.batch_size
+            ends = [*range(size, steps * size, size), len(order)]
+            indices = (order[start:end] for start, end in zip([0, *ends], ends, strict=False))
+            for step, (ids, labels) in enumerate(self.train_feed.batches(indices)):
+                total += self._step(self.epoch * steps + step, ids, labels) * len(ids)
                 if on_step is not None:
-                    on_step(
-                        self.epoch * steps + step + 1,
-                        self.options.epochs * steps,
-                        end / (time.perf_counter() - started),
-                    )
+                    rate = ends[step] / (time.perf_counter() - started)
+                    on_step(self.epoch * steps + step + 1, self.options.epochs * steps, rate)
         self.epoch += 1
         loss = float(total) / len(order)
         if not math.isfinite(loss):
@@ -314,8 +300,8 @@ class Trainer:
         return total
 
     def _losses(self, ids: Tensor, labels: Tensor) -> Tensor:
-        with self.compiled(len(ids)):
-            logits = self.model(ids)
+        with self.compiled(len(ids)), torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.amp):
+            logits = self.model(ids).float()
         return F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
 
     def _after_epoch(self, score: float) -> None:
@@ -332,6 +318,9 @@ class Trainer:
 
     def _set_lr(self, lr: float) -> None:
         self.rows.lr = lr
+        for module in self.model.modules():
+            if isinstance(module, SelfUpdating):
+                module.scale_lr(lr / self.options.lr)
         for group in self.dense.param_groups:
             group["lr"] = lr
 
@@ -394,11 +383,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def predict(model: nn.Module, split: Split, batch_size: int = 16384) -> npt.NDArray[np.float32]:
     """Click probabilities of every row, float32 of shape ``(rows,)``; at most ``batch_size`` rows at a time."""
     device = next(model.parameters()).device
-    ids = Feed(split, device).ids
+    feed = Feed(split, device)
+    # Pieces of equal length, as a supernet's batch norm cannot take a last row on its own.
+    count = max(1, -(-len(feed) // batch_size))
+    ends = np.cumsum([0, *(len(feed) // count + (piece < len(feed) % count) for piece in range(count))]).tolist()
+    pieces = (slice(start, end) for start, end in itertools.pairwise(ends))
     with evaluating(model):
-        # Pieces of equal length, as a supernet's batch norm cannot take a last row on its own.
-        pieces = torch.tensor_split(ids, max(1, -(-len(ids) // batch_size)))
-        return np.concatenate([torch.sigmoid(model(piece)).cpu().numpy() for piece in pieces])
+        return np.concatenate([torch.sigmoid(model(ids)).cpu().numpy() for ids, _ in feed.batches(pieces)])
 
 
 def auc(probabilities: npt.NDArray[np.floating[Any]], labels: npt.NDArray[Any]) -> float:

@@ -16,6 +16,7 @@ from optuna_aes.data.dataset import Dataset
 from optuna_aes.errors import InputError
 from optuna_aes.models.backbones.registry import backbone_class
 from optuna_aes.models.model import ModelOptions
+from optuna_aes.models.reproducible import deterministic
 from optuna_aes.models.training import TrainOptions
 from optuna_aes.search import settings as settings_of
 from optuna_aes.search import studies as studies_of
@@ -265,7 +266,10 @@ class Search:
         assert context.failed_before is not None  # looked up now: what fails from here on is not tried again
         if context.task.threads is not None:
             torch.set_num_threads(context.task.threads)
-        with present(context.storage, self.record.name, str(context.device)):
+        with (
+            present(context.storage, self.record.name, str(context.device)),
+            deterministic(context.task.train.deterministic),
+        ):
             _run(context, stages)
         return self.pareto()
 

@@ -23,14 +23,13 @@ FORMAT = 1
 
 # Options that came later, with what a study from before was made with: their defaults, as reviving it gives. Written out, as
 # the models' own would load torch for a look at a study.
-_LATER = {
+_LATER: dict[str, Any] = {
     "model.cross_layers": 3,
     "strategy.one_shot": True,
     "strategy.options.race": 0.0,
     "strategy.options.blocks": "field",
     "strategy.options.parts": 5,
-    "train.compile": False,
-    "fit.compile": False,
+    **{f"{stage}.{option}": False for stage in ("train", "fit") for option in ("compile", "amp", "deterministic")},
 }
 
 

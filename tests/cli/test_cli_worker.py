@@ -63,6 +63,17 @@ def test_a_worker_finds_its_data_elsewhere_and_knows_it(created: str, folder: Pa
     assert json.loads(aes("status", "--name", "clicks", "--json").out)["stages"]["fit"]["finished"] == 1
 
 
+def test_how_a_gpu_is_to_compute_is_the_search_s_to_say(folder: Path, aes: Run) -> None:
+    options = ["search", "clicks.csv", *SMALL, "--amp", "--deterministic"]
+    assert aes(*options, "--no-run").code == 0
+    assert aes("worker", "--device", "cpu", "--threads", "1", "--quiet").code == 0
+    assert stages(aes) == {"fit": (1, 1), "search": (24, 24), "retrain": (1, 1)}
+    assert aes(*options, "--quiet").code == 0
+    other = aes(*options, "--no-amp", "--no-run")
+    assert other.code == 2
+    assert "train.amp was True and is False" in other.err
+
+
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [("--poll", "0", "--poll 0.0"), ("--device", "tpu", "'tpu'"), ("--name", "nope", "'nope'")],

@@ -21,9 +21,10 @@ from torch.nn import functional as F
 from optuna_aes.data.dataset import Dataset, Split
 from optuna_aes.errors import InputError
 from optuna_aes.models.backbones.registry import BACKBONES
+from optuna_aes.models.feed import Feed
 from optuna_aes.models.model import CTRModel, ModelOptions
 from optuna_aes.models.supernet import Supernet
-from optuna_aes.models.training import Feed, Trainer, TrainOptions, TrainState, auc, logloss, predict
+from optuna_aes.models.training import Trainer, TrainOptions, TrainState, auc, logloss, predict
 
 DATA = tiny_dataset(WITH_BAG, rows=(330, 130, 130))  # 330 = 5 batches of 64 and one of 10
 SIZES = {"user": 4, "tags": 2, "item": 1, "shop": 0}

@@ -8,10 +8,11 @@ from torch.nn import functional as F
 
 from optuna_aes.data.dataset import Schema
 from optuna_aes.errors import InputError
+from optuna_aes.models.feed import Feed
 from optuna_aes.models.masked import MaskedEmbedding
 from optuna_aes.models.model import CTRModel, ModelOptions
 from optuna_aes.models.supernet import Supernet
-from optuna_aes.models.training import Feed, TrainOptions
+from optuna_aes.models.training import TrainOptions
 from optuna_aes.strategies.pruning.base import Pruning, gates
 from optuna_aes.strategies.pruning.magnitude import Magnitude
 from optuna_aes.strategies.pruning.saliency import Saliency

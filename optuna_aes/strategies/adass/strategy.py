@@ -19,9 +19,10 @@ from torch.nn import functional as F
 from optuna_aes.data.blocks import Partition, check_blocks, partition
 from optuna_aes.data.dataset import Dataset, Schema
 from optuna_aes.errors import InputError
+from optuna_aes.models.feed import Feed
 from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.supernet import SubnetScorer, Supernet
-from optuna_aes.models.training import Feed, Trainer, TrainOptions
+from optuna_aes.models.training import Trainer, TrainOptions
 from optuna_aes.strategies.adass.policy import Floats, PolicyOptions
 from optuna_aes.strategies.adass.sampling import PathSampler, SamplingOptions
 from optuna_aes.strategies.base import OneShot

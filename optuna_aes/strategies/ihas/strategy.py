@@ -23,10 +23,11 @@ from torch import nn
 from optuna_aes.budget import check_levels
 from optuna_aes.data.dataset import Dataset, Schema
 from optuna_aes.errors import InputError
+from optuna_aes.models.feed import Feed
 from optuna_aes.models.inherit import inherit
 from optuna_aes.models.model import CTRModel, ModelOptions
 from optuna_aes.models.supernet import SubnetScorer, Supernet
-from optuna_aes.models.training import Feed, Trainer, TrainOptions
+from optuna_aes.models.training import Trainer, TrainOptions
 from optuna_aes.space import ClusteredSpace, EmbeddingSpace
 from optuna_aes.strategies.base import OneShot
 from optuna_aes.strategies.ihas.gates import GATES, regulariser

@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from optuna_aes.data.dataset import Split
+from optuna_aes.models.feed import Feed
 from optuna_aes.models.supernet import Supernet
-from optuna_aes.models.training import Feed, evaluating
+from optuna_aes.models.training import evaluating
 from optuna_aes.strategies.pruning.base import gates
 
 
@@ -31,7 +32,7 @@ class Batches:
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Ids and labels for a step."""
         index = np.random.default_rng((self.seed, step, 7)).integers(len(self.feed), size=self.size)
-        return self.feed.batch(torch.from_numpy(np.sort(index)).to(self.feed.ids.device))
+        return self.feed.batch(torch.from_numpy(np.sort(index)))
 
 
 def gate_gradient(supernet: Supernet, ids: Tensor, labels: Tensor) -> Tensor:

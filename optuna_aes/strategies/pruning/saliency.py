@@ -18,8 +18,9 @@ from torch.nn import functional as F
 
 from optuna_aes.data.dataset import Dataset
 from optuna_aes.errors import InputError
+from optuna_aes.models.feed import Feed
 from optuna_aes.models.supernet import Supernet
-from optuna_aes.models.training import Feed, evaluating
+from optuna_aes.models.training import evaluating
 from optuna_aes.strategies.pruning.base import Pruning, field_rows, gates
 from optuna_aes.strategies.pruning.magnitude import check_price
 
@@ -60,7 +61,7 @@ class Saliency(Pruning):
         # In evaluation mode, as dropout would add its own noise to gradients that are small.
         with evaluating(supernet):
             for part in parts:
-                ids, labels = feed.batch(torch.from_numpy(np.sort(part)).to(embedding.gate.device))
+                ids, labels = feed.batch(torch.from_numpy(np.sort(part)))
                 loss = F.binary_cross_entropy_with_logits(supernet(ids), labels)
                 (gradient,) = torch.autograd.grad(loss, embedding.gate)
                 total += gradient.abs()
