@@ -14,7 +14,7 @@ from rich.text import Text
 
 from optuna_aes.search.results import Point, Result
 
-STAGES = {"fit": "train the supernet", "search": "score sizes in it", "retrain": "train the best from scratch"}
+STAGES = {"fit": "supernet", "search": "sizes scored in it", "retrain": "best from scratch"}
 SEQUENCE = 40  # columns that the sizes of a point may take before they are only counted
 
 
@@ -30,8 +30,8 @@ def status_table(status: Mapping[str, Any], *, epochs: int) -> RenderableType:
     table.add_column("Stage", style="bold")
     table.add_column("")
     for heading in ("Done", "Running", "Failed", "Pruned"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True, overflow="ellipsis")
     for stage, counts in status["stages"].items():
         done, total = counts["finished"], counts["requested"]
         part, whole, what = done, total, STAGES[stage]
@@ -40,7 +40,7 @@ def status_table(status: Mapping[str, Any], *, epochs: int) -> RenderableType:
             what += f", epoch {counts['epochs']} of {epochs}"
         table.add_row(
             stage,
-            ProgressBar(total=max(whole, 1), completed=part, width=24, finished_style="green"),
+            ProgressBar(total=max(whole, 1), completed=part, width=16, finished_style="green"),
             f"{done}/{total}",
             _count(counts["running"], "cyan"),
             _count(counts["failed"], "red"),

@@ -57,8 +57,8 @@ def score(context: Context) -> None:
             _score(context, hold, scorer, known)
         elif known.pending:
             context.crew.wait(study, study.get_trials(deepcopy=False, states=UNDONE))
-        known, requested = scores(study, context.budget), context.plan.trials
-        if hold is not None and hold.trials:
+        before, known, requested = len(known), scores(study, context.budget), context.plan.trials
+        if len(known) > before:  # by this worker or another
             _tell(context, known, requested)
         if known.failed - failed_before >= max(MOST_FAILED, len(known)):
             raise StageError(f"scoring fails again and again ({reason_of(study)})")
