@@ -10,7 +10,7 @@ import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
-from tiny_search import STRATEGY, Heard, tiny_data, tiny_search, tiny_task
+from tiny_search import STRATEGY, Heard, tiny_search, tiny_task
 
 from optuna_aes import Dataset, MemoryBudget, Search, load_model
 from optuna_aes.errors import InputError
@@ -19,11 +19,6 @@ from optuna_aes.search.propose import STOCK, Stock
 from optuna_aes.strategies.adass.strategy import AdaSS
 from optuna_aes.strategies.base import OneShot, Strategy
 from optuna_aes.strategies.registry import STRATEGIES, strategy_class
-
-
-@pytest.fixture(scope="module")
-def data() -> Dataset:
-    return tiny_data()
 
 
 def quick(name: str) -> Strategy:

@@ -67,11 +67,6 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 
 
 @pytest.fixture(scope="module")
-def data() -> Dataset:
-    return tiny_data()
-
-
-@pytest.fixture(scope="module")
 def whole(data: Dataset) -> Any:
     """The supernet of each kind, trained without a stop."""
     known: dict[str, dict[str, torch.Tensor]] = {}

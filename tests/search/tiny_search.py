@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from optuna.trial import TrialState
+
 from optuna_aes import AdaSS, Dataset, ModelOptions, PolicyOptions, SamplingOptions, Search, Task, TrainOptions
 from optuna_aes.data.synthetic import PlantedField, planted
 from optuna_aes.search.progress import Silent
+
+Trials = list[tuple[dict[str, Any], list[float]]]
 
 FIELDS = (
     PlantedField("user", 60, 2),
@@ -40,6 +44,23 @@ def tiny_task(dataset: Dataset, **changes: Any) -> Task:
 def tiny_search(storage: Any, dataset: Dataset, *, task: Task | None = None, **changes: Any) -> Search:
     options: dict[str, Any] = {"name": "tiny", "strategy": STRATEGY, "budget": 0.5, "trials": 10, "retrain": 2}
     return Search.create(task or tiny_task(dataset), storage=storage, **{**options, **changes})
+
+
+def finished(search: Search) -> dict[str, Trials]:
+    """Sizes and values of the finished trials of every stage: those of fit and search in the order of their numbers."""
+    studies = search.context.studies
+    stages = {"fit": studies.fit, "search": studies.search, "retrain": studies.retrain}
+    found = {
+        stage: [(t.params, t.values) for t in study.get_trials(states=(TrialState.COMPLETE,))]
+        for stage, study in stages.items()
+    }
+    # A training that was stopped goes on at the end of the queue.
+    return {**found, "retrain": sorted(found["retrain"], key=str)}
+
+
+def counts(search: Search, stage: str) -> tuple[int, int]:
+    found = search.status()["stages"][stage]
+    return found["finished"], found["requested"]
 
 
 class Heard(Silent):
