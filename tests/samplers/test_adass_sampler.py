@@ -165,7 +165,7 @@ def test_trials_without_a_score_teach_nothing_but_are_not_proposed_again() -> No
     sampler = make(levels=(1.0,))
     plain, mixed = new_study(sampler), new_study(sampler)
     trials = a_search(7)
-    odd = {"user": 1, "item": 1, "hour": 1, "shop": 1}
+    odd = {"user": 1, "item": 1, "hour": 0, "shop": 1}
     plain.add_trials([*trials, finished(odd)])
     for state in (TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING):
         mixed = new_study(sampler)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from optuna_aes.strategies.adass.critic import CriticPolicy
-from optuna_aes.strategies.adass.neighbours import Elites
+from optuna_aes.strategies.adass.neighbours import Elites, uniform
 from optuna_aes.strategies.adass.policy import PolicyOptions, Problem, propose
 
 PROBLEM = Problem(np.array([[0, 10, 20], [0, 10, 20], [0, 1, 2]]), (25, 12))
@@ -61,14 +61,30 @@ def test_a_space_of_many_blocks_has_a_bounded_number_of_exchanges() -> None:
 
 
 @pytest.mark.parametrize("group", [1, 12])
-def test_a_critic_looks_around_the_best_only_when_half_of_the_search_is_over(group: int) -> None:
+def test_a_critic_begins_with_uniform_sizes_and_ends_around_the_best(group: int) -> None:
     options = PolicyOptions(levels=(1.0,), horizon=24, group=group)
     problem = Problem(PROBLEM.params, (25,))
     policy, rng = CriticPolicy(problem, options), np.random.default_rng(0)
-    for finished in range(0, 24, 12):
+    first = propose(policy, problem, level=0, count=group, seen=set(), rng=rng)
+    begun = uniform(problem, 0)[: group // 2]
+    assert first[: len(begun)].tolist() == begun.tolist()
+    for finished in (6, 12):
+        policy.fold(rng.integers(3, size=(6, 3)), rng.random(6), 0)
         assert (len(policy.moves(0, rng)) > 0) == (finished >= 12)
-        policy.fold(rng.integers(3, size=(12, 3)), rng.random(12), 0)
     assert len(propose(policy, problem, level=0, count=group, seen=set(), rng=rng)) == group
+
+
+def test_uniform_sizes_are_filled_up_with_the_smallest_tables_first() -> None:
+    problem = Problem(np.array([[0, 10, 20], [0, 1, 2], [0, 3, 6]]), (14, 17, 18, 28, 13, 0))
+    found = [uniform(problem, level).tolist() for level in range(6)]
+    ones, zeros, twos = [1, 1, 1], [0, 0, 0], [2, 2, 2]
+    assert found[0] == [ones, ones, zeros]  # 14: nothing to spare; what stands twice is tried once
+    assert found[1] == [[1, 2, 1], ones, zeros]
+    assert found[2] == [[1, 2, 2], ones, zeros]
+    assert found[3] == [twos, ones, zeros]
+    assert found[4] == [[0, 1, 1], zeros]
+    assert found[5] == [zeros, zeros]
+    assert uniform(Problem(np.array([[4, 8]]), (3,)), 0).shape == (0, 1)
 
 
 def test_two_blocks_that_stand_in_for_each_other_are_told_apart_by_scores() -> None:

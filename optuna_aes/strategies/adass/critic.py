@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from optuna_aes.strategies.adass.neighbours import Elites
+from optuna_aes.strategies.adass.neighbours import Elites, uniform
 from optuna_aes.strategies.adass.policy import Floats, Ints, PolicyOptions, Problem, softmax
 
 _RIDGES = np.logspace(-4, 3, 22)
@@ -45,6 +45,7 @@ class CriticPolicy:
         features = self.blocks * (self.candidates - 1)
         levels = len(problem.budgets)
         self.finished = 0
+        self.begun = np.zeros(levels, dtype=bool)
         self.elites = Elites(problem)
         # The first score: what is summed is the difference to it, so that large scores lose no digits.
         self.origin = np.nan
@@ -56,6 +57,7 @@ class CriticPolicy:
         if not self.finished:
             self.origin = float(values[0])
         self.finished += len(values)
+        self.begun[level] = True
         steps = (choices[:, :, None] >= np.arange(1, self.candidates)).reshape(len(choices), -1)
         columns = np.concatenate([np.ones((len(values), 1)), steps, (values - self.origin)[:, None]], axis=1)
         used = np.maximum(self.problem.used(choices), 1)
@@ -76,7 +78,13 @@ class CriticPolicy:
         return self._soft_greedy((value - (1.0 - left) * error) / scale, temperature, level)
 
     def moves(self, level: int, rng: np.random.Generator) -> Ints:
-        """See :class:`Policy`: neighbours of the best scored choices, in the order of the critic's doubtful opinion."""
+        """See :class:`Policy`.
+
+        A level begins with uniform sizes. After a part of the search come neighbours of the best scored choices, in the
+        order of the critic's doubtful opinion.
+        """
+        if not self.begun[level]:
+            return uniform(self.problem, level)
         if self.finished < self.LOCAL * self.options.horizon:
             return np.zeros((0, self.blocks), dtype=np.int64)
         value, error, _ = self._critic(level)

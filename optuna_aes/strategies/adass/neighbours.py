@@ -1,4 +1,4 @@
-"""Choices next to the best scored ones: where a search looks once its critic has said which region is good.
+"""Choices to look at besides the policy's draws: uniform sizes first, later the neighbours of the best scored ones.
 
 Ours, not AdaS&S's. A critic that adds up blocks cannot see that two of them stand in for each other; scores can. So the
 last part of a search moves one block of a well-scored choice, or trades memory between two, in the order in which the
@@ -10,6 +10,31 @@ from __future__ import annotations
 import numpy as np
 
 from optuna_aes.strategies.adass.policy import Floats, Ints, Problem
+
+
+def uniform(problem: Problem, level: int) -> Ints:
+    """One size for all blocks, where that fits the level's budget; so no search ends below what needs no search.
+
+    Args:
+        problem: Space and budgets.
+        level: Which budget.
+
+    Returns:
+        int64 of shape ``(n, blocks)``: the largest uniform size, with one step more for as many blocks as the budget has
+        room for, the smallest tables first; then the uniform sizes, from the largest down.
+    """
+    blocks, candidates = problem.params.shape
+    budget = problem.budgets[level]
+    choices = np.repeat(np.arange(candidates)[::-1, None], blocks, axis=1)
+    choices = choices[problem.used(choices) <= budget]
+    if not len(choices) or choices[0, 0] == candidates - 1:
+        return choices
+    at = choices[0, 0]
+    extra = problem.params[:, at + 1] - problem.params[:, at]
+    order = np.argsort(extra, kind="stable")
+    filled = choices[0].copy()
+    filled[order[extra[order].cumsum() <= budget - problem.used(choices[:1])[0]]] += 1
+    return np.concatenate([filled[None], choices])
 
 
 class Elites:
