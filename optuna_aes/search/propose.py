@@ -76,7 +76,8 @@ class Stock:
     """One of Optuna's samplers, asked in a study in memory that holds copies of the real one's trials.
 
     Every suggestion of a sampler is a write to its study; in memory they cost nothing, and the real study gets a group's
-    trials at once. What is over budget is proposed too: it is to be recorded as pruned, and never counts as scored.
+    trials at once. What is over budget is proposed too: it is to be recorded as pruned, and never counts as scored. Sizes
+    whose trial failed, which these samplers do not look at, are not proposed again.
 
     Args:
         space: What is searched.
@@ -103,11 +104,17 @@ class Stock:
         seed = int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0])
         shadow = optuna.create_study(directions=study.directions, sampler=self.make(seed))
         shadow.add_trials(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
+        failures = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+        failed = [t.params for t in failures if t.params.keys() == self.space.distributions().keys()]
         found: list[Proposal] = []
         hits = misses = 0
         while hits < self.group and misses < self.MOST_MISSES:
             trial = shadow.ask(dict(self.space.distributions()))
             sizes = self.space.from_params(trial.params)
+            if trial.params in failed:
+                misses += 1
+                shadow.tell(trial, state=TrialState.FAIL)
+                continue
             fits = self.budget.fits(sizes)
             hits, misses = hits + fits, misses + (not fits)
             self.budget.record(trial, sizes)

@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 from tiny_search import STRATEGY, Heard, tiny_search, tiny_task
 
-from optuna_aes import Dataset, MemoryBudget, Search, load_model
+from optuna_aes import Dataset, EmbeddingSpace, MemoryBudget, Search, load_model
 from optuna_aes.errors import InputError
 from optuna_aes.models.training import auc, predict
 from optuna_aes.search.propose import STOCK, Stock
@@ -159,3 +159,15 @@ def test_blocks_within_fields_have_sizes_of_their_own_from_search_to_export(
     model = load_model(search.export(tmp_path / "model", trial=point.trial))
     found = predict(model, data.test)
     assert auc(found, data.test.labels) == pytest.approx(point.auc_test, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(STOCK))
+def test_sizes_that_failed_are_not_proposed_again(name: str) -> None:
+    space = EmbeddingSpace({"a": 10, "b": 20}, candidates=(0, 2))
+    budget, study = MemoryBudget(space, fraction=1.0), optuna.create_study(directions=["maximize", "minimize"])
+    failed = [{"a": 0, "b": 0}, {"a": 2, "b": 0}, {"a": 0, "b": 2}]
+    for sizes in failed:
+        state, params = optuna.trial.TrialState.FAIL, space.to_params(sizes)
+        study.add_trial(optuna.create_trial(state=state, params=params, distributions=space.distributions()))
+    proposals = Stock(space, budget, name, seed=1)(study, 3)
+    assert {tuple(p.sizes.values()) for p in proposals} == {(2, 2)}
