@@ -41,10 +41,7 @@ class DeepCtr:
             init_std=work.std,
             seed=work.seed,
         )
-        # Its initial deviation is for the tower's weights too, where 0.01 would be far too small to learn from.
-        for module in self.model.modules():
-            if isinstance(module, torch.nn.Linear):
-                module.reset_parameters()
+        as_torch_has_it(self.model)  # its initial deviation is for the tower's weights too, and far too small there
         self.model.compile(torch.optim.Adam(self.model.parameters(), lr=work.lr), "binary_crossentropy")
 
     def train(self, on_step: OnStep) -> None:
@@ -106,6 +103,13 @@ class FuxiCtr:
         return self.model.predict(self.loader("test", shuffle=False))
 
 
+def as_torch_has_it(tower: torch.nn.Module) -> None:
+    """Initial weights as torch has them for linear layers: of two trainings the AUC after the same rows can be compared."""
+    for module in tower.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.reset_parameters()
+
+
 def _fuxi_model() -> Any:
     from fuxictr.pytorch.layers import FactorizationMachine, FeatureEmbedding, MLP_Block
     from fuxictr.pytorch.models import BaseModel
@@ -120,6 +124,7 @@ def _fuxi_model() -> Any:
             self.mlp = MLP_Block(width, hidden_units=list(work.hidden), output_dim=1)
             self.compile("adam", "binary_crossentropy", work.lr)
             self.reset_parameters()
+            as_torch_has_it(self.mlp)
             self.model_to_device()
 
         def forward(self, inputs: Any) -> dict[str, torch.Tensor]:
