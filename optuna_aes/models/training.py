@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.metrics import log_loss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -204,6 +203,8 @@ class Trainer:
         self.bad_epochs = 0
         self.best_auc = -np.inf
         self.best: dict[str, Tensor] = {}
+        # Whether the weights are the best ones: they are copied when the next epoch begins, and not at all at the end.
+        self.at_best = False
         self.history: list[Epoch] = []
         # Pieces that the rows of a step go through the model in, where memory does not suffice for all at once.
         self.parts = 1
@@ -236,7 +237,7 @@ class Trainer:
         keep_freed_memory()
         with deterministic(self.options.deterministic):
             self._run(on_epoch, on_step)
-        if self.best:
+        if self.best and not self.at_best:
             self.model.load_state_dict(self.best)
         return self.history
 
@@ -252,7 +253,19 @@ class Trainer:
             if on_epoch is not None:
                 on_epoch(self.history[-1], self.state)
 
+    def _keep_best(self) -> None:
+        """Copies the best weights before they change, into the place of those that were the best before."""
+        if not self.at_best:
+            return
+        self.at_best = False
+        for name, value in self.model.state_dict().items():
+            if name in self.best:
+                self.best[name].copy_(value)
+            else:
+                self.best[name] = value.detach().clone()
+
     def _epoch(self, on_step: OnStep | None) -> float:
+        self._keep_best()
         self.model.train()
         steps, started = self.steps_per_epoch, time.perf_counter()
         total = torch.zeros((), device=self.device)
@@ -309,8 +322,7 @@ class Trainer:
             self.best_auc = score  # of the weights that are kept, as ever
             return
         if score > self.best_auc:
-            self.best_auc, self.bad_epochs = score, 0
-            self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            self.best_auc, self.bad_epochs, self.at_best = score, 0, True
             return
         self.bad_epochs += 1
         if self.options.schedule == "plateau":
@@ -331,7 +343,8 @@ class Trainer:
         before training goes on.
         """
         tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
-        tensors |= {f"best.{n}": t for n, t in self.best.items()}
+        if not self.at_best:
+            tensors |= {f"best.{n}": t for n, t in self.best.items()}
         tensors |= {f"rows.{n}": t for n, t in self.rows.state()}
         for name, parameter in self.dense_names.items():
             tensors |= {f"dense.{name}.{key}": t for key, t in self.dense.state[parameter].items()}
@@ -339,6 +352,7 @@ class Trainer:
             "epoch": self.epoch,
             "bad_epochs": self.bad_epochs,
             "best_auc": self.best_auc,
+            "at_best": self.at_best,
             "lr": self.rows.lr,
             "row_steps": self.rows.steps,
             "history": [vars(e) for e in self.history],
@@ -358,6 +372,7 @@ class Trainer:
             self.dense.state[parameter] = {key: t.to(self.device, copy=True) for key, t in saved.items()}
         self.epoch, self.bad_epochs = int(meta["epoch"]), int(meta["bad_epochs"])
         self.best_auc = float(meta["best_auc"])
+        self.at_best = bool(meta.get("at_best", False))  # earlier versions always wrote the best weights out
         self.history = [Epoch(**e) for e in meta["history"]]
         self._set_lr(float(meta["lr"]))
         if self.hook is not None:
@@ -408,4 +423,5 @@ def auc(probabilities: npt.NDArray[np.floating[Any]], labels: npt.NDArray[Any]) 
 
 def logloss(probabilities: npt.NDArray[np.floating[Any]], labels: npt.NDArray[Any]) -> float:
     """Mean binary cross-entropy."""
-    return float(log_loss(labels, np.clip(probabilities.astype(np.float64), 1e-7, 1 - 1e-7)))
+    clipped = np.clip(probabilities.astype(np.float64), 1e-7, 1 - 1e-7)
+    return float(F.binary_cross_entropy(torch.from_numpy(clipped), torch.from_numpy(labels.astype(np.float64))))

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import kendalltau
 
 from optuna_aes.search.read import Record, history, picks_of, result
 from optuna_aes.search.records import NO_PICKS, Picks
@@ -202,4 +201,6 @@ def _tau(result: Result) -> float | None:
     if len(known) < 3:
         return None
     inherited, retrained = np.array(known).T
+    from scipy.stats import kendalltau  # 70 MiB, which only a comparison needs
+
     return float(kendalltau(inherited, retrained)[0])

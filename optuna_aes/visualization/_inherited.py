@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
-from scipy.stats import kendalltau
 
 from optuna_aes.search.results import Point, Result
 from optuna_aes.visualization import _style as style
@@ -65,5 +64,7 @@ def _tau(points: Sequence[Point], inherited: Sequence[float]) -> str:
     """Kendall's tau as a title's ending: nothing below three points, or where all scores are equal."""
     if len(points) < _ENOUGH:
         return ""
+    from scipy.stats import kendalltau  # 70 MiB, which only this figure needs
+
     tau = float(kendalltau(inherited, [p.auc_valid for p in points]).statistic)
     return f": Kendall τ = {tau:.2f}".replace("-", "−") if math.isfinite(tau) else ""

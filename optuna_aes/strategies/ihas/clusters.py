@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.cluster import MiniBatchKMeans
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
@@ -51,6 +50,8 @@ def cluster(features: Floats, count: int, *, seed: int = 0, smallest: float = SM
     """
     if count == 1:
         return Clustering(features.mean(0, keepdims=True), np.zeros(len(features), dtype=np.int64))
+    from sklearn.cluster import MiniBatchKMeans  # 140 MiB, which only a search with iHAS needs
+
     means = MiniBatchKMeans(min(count, len(features)), random_state=seed, n_init=3, batch_size=4096)
     with warnings.catch_warnings():  # of fewer distinct rows than clusters: those that stay empty are given up below
         warnings.simplefilter("ignore")
