@@ -61,7 +61,7 @@ def train(sizes: Sizes, ids: Tensor, labels: Tensor) -> float:
         return float(roc_auc_score(labels[cut:], model(ids[cut:])))
 
 
-def main(trials: int = 24) -> optuna.Study:
+def main(trials: int = 32) -> optuna.Study:
     """Searches, and prints the front."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     ids, labels = clicks()
