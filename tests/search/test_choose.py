@@ -120,7 +120,7 @@ def test_the_pick_is_the_best_less_the_tables_that_are_worth_nothing(tmp_path: P
 def test_what_a_table_must_earn_goes_by_what_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     search = tiny_search(f"sqlite:///{tmp_path}/aes.db", tiny_data(), trials=40, retrain=2)
     search.run(["fit", "search"])
-    best = max(scored(search.context.studies.search, search.context.budget), key=lambda t: t.params)
+    best = max(scored(search.context.studies.search, search.context.budget), key=lambda t: t.auc)
     kept = {}
     for price in (0.0, 0.003, 0.1, 10.0):
         monkeypatch.setattr(choose_module._Trim, "PRICE", price)

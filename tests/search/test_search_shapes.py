@@ -124,7 +124,9 @@ def test_bags_backbones_and_alignment(sqlite: str, backbone: str, align: str, tm
 def test_one_trial_one_row_of_each_class(sqlite: str) -> None:
     dataset = tiny_dataset(rows=(4, 2, 2))
     result = run(dataset, sqlite, trials=1, retrain=1)
-    assert len(result.points) == 4
+    # The first trial is the largest uniform size that fits: picked, and a reference point as well.
+    assert [(p.search_trial, set(p.sizes.values())) for p in result.points] == [(None, {1}), (0, {2}), (None, {4})]
+    assert result.best == result.points[1]
 
 
 def test_a_search_that_races_scores_some_on_a_part_and_picks_none_of_them(sqlite: str, data: Dataset) -> None:
