@@ -100,12 +100,16 @@ def test_clusters_shares_and_router_agree(control: str, data: Dataset) -> None:
     net = fitted(IHAS(clusters=(1, 2, 3), control=control), data)
     assert net.clusters == ((1,) if control == "one" else (1, 2, 3))
     ids = ids_of(data.train)
-    open_ = (net.gates(net.values(ids)) > 0.5).double()
+    gates = net.gates(net.values(ids))
+    open_, masked = (gates > 0.5).double(), (net.values(ids) * gates).double()
     for count, position in net.clusterings().items():
         clusters = net.router(position)(ids)
         assert sorted(clusters.unique().tolist()) == list(range(count))
         for c in range(count):
-            torch.testing.assert_close(net.shares(position)[c].double(), open_[clusters == c].mean(0))
+            rows = clusters == c
+            torch.testing.assert_close(net.shares(position)[c].double(), open_[rows].mean(0))
+            spread = net.get_buffer(f"spreads{position}")[c].double()
+            torch.testing.assert_close(spread, masked[rows].std(0, correction=0), atol=1e-6, rtol=1e-4)
             assert control == "random" or (clusters == c).double().mean() >= 0.05
 
 
@@ -119,12 +123,11 @@ def test_the_path_and_its_scores(data: Dataset) -> None:
     assert max((used == n).sum() for n in (1, 2)) <= 5
     for point in sizes:
         count = max(1, int((point > 0).any(1).sum()))
-        shares = net.shares(net.position(count)).numpy()
-        thresholds = [-1.0, *np.unique(shares)]
-        assert any(np.array_equal(point[:count], (shares > level).sum(2)) for level in thresholds)
+        ranks = net.importance(net.position(count)).numpy()
+        assert any(np.array_equal(point[:count], (ranks >= level).sum(2)) for level in range(ranks.max() + 2))
     scorer = strategy.scorer(net, data)
     scores = scorer(path)
-    # By hand: the point's columns with the largest shares, of each row's cluster.
+    # By hand: the point's most important columns, of each row's cluster.
     ids = ids_of(data.valid)
     values, linear = net.values(ids), net.embedding.first_order(ids)
     for point, score in zip(sizes, scores, strict=True):
@@ -134,10 +137,21 @@ def test_the_path_and_its_scores(data: Dataset) -> None:
         mask = torch.zeros(count, 3, 4)
         for c in range(count):
             for f in range(3):
-                order = np.argsort(-net.shares(position)[c, f].numpy(), kind="stable")
+                order = np.argsort(-net.importance(position)[c, f].numpy(), kind="stable")
                 mask[c, f, order[: point[c, f]]] = 1
         logits = net.backbone([values * mask[clusters]], linear).detach().numpy()
         assert score == pytest.approx(auc(logits, data.valid.labels))
+
+
+def test_columns_rank_by_share_and_then_by_spread() -> None:
+    net = untrained(IHAS(clusters=(1,)))
+    net.found.fill_(1)
+    net.shares(0).copy_(torch.tensor([[[1.0, 1, 0.5, 0], [1, 1, 1, 1], [0, 0, 0, 0]]]))
+    net.get_buffer("spreads0").copy_(torch.tensor([[[0.3, 0.1, 9, 0], [0.2, 0.3, 0.4, 0.5], [0, 0, 0, 0]]]))
+    assert net.importance(0).tolist() == [[[4, 2, 1, 0], [3, 4, 5, 6], [0, 0, 0, 0]]]
+    # All gates of the first two fields are decided alike for all rows, and yet there are sizes between all and none.
+    totals = [row.sum() for row in IHAS(clusters=(1,)).path(net)]
+    assert totals == [0, 1, 2, 4, 5, 6, 7, 12]
 
 
 def test_a_number_of_clusters_that_lost_some_stands_for_those_it_has() -> None:

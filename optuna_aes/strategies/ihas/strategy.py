@@ -4,8 +4,8 @@ Source: Yakun Yu, Shi-ang Qi, Jiuding Yang, Liyao Jiang, Di Niu, CIKM 2023, arXi
 gates with stochastic selection and regularisers find embedding dimensions for every instance; their deterministic selection
 clusters the samples; every cluster gets a model with sizes of its own. K-means on masked embeddings is told second-hand.
 Reconstruction, as the paper's body could not be read: the gate network, both kinds of gates and the form of the regularisers,
-the threshold on the share of a cluster's rows that use a column, merging of small clusters, the cost of the router, and that
-columns are ranked within a cluster by that share.
+the threshold on the share of a cluster's rows that use a column, what comes between columns of equal shares, merging of small
+clusters, and the cost of the router.
 """
 
 from __future__ import annotations
@@ -212,7 +212,9 @@ class IHAS(OneShot):
     def path(self, supernet: Supernet) -> npt.NDArray[np.int64]:
         """For every number of clusters the sizes at thresholds θ, positions of shape ``(points, most clusters · fields)``.
 
-        sizes[c][f] is the number of columns that more than a share of θ of the cluster's rows use; below 0, θ keeps all.
+        sizes[c][f] is the number of columns that more than a share of θ of the cluster's rows use; below 0, θ keeps all. The
+        path goes on between and beyond these points, from column to column of equal shares, as
+        :meth:`GatedSupernet.importance` ranks them: else it would end where all are left that every row uses.
         A cluster that is in use keeps at least one column, so that the sizes tell how many clusters there are; and where
         θ has more distinct values than are asked for, evenly spaced ones are taken.
         """
@@ -220,13 +222,13 @@ class IHAS(OneShot):
         candidates = net.embedding.candidates
         points = []
         for count, position in sorted(net.clusterings().items()):
-            shares = net.shares(position).cpu().numpy()
-            nested = to_candidates(threshold_path(shares.reshape(-1, shares.shape[2])), candidates)
-            sizes = nested.reshape(len(nested), *shares.shape[:2])
+            ranks = net.importance(position).cpu().numpy()
+            nested = to_candidates(threshold_path(ranks.reshape(-1, ranks.shape[2])), candidates)
+            sizes = nested.reshape(len(nested), *ranks.shape[:2])
             if count > 1:
                 nested = nested[np.all((sizes > 0).any(2), axis=1)]
             taken = np.unique(np.linspace(0, len(nested) - 1, min(self.thresholds, len(nested))).round().astype(int))
-            points.append(np.pad(nested[taken], ((0, 0), (0, (max(self.counts) - count) * shares.shape[1]))))
+            points.append(np.pad(nested[taken], ((0, 0), (0, (max(self.counts) - count) * ranks.shape[1]))))
         return np.concatenate(points)
 
 

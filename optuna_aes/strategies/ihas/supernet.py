@@ -60,6 +60,7 @@ class GatedSupernet(Supernet):
         for i, count in enumerate(self.clusters):
             self.register_buffer(f"centroids{i}", torch.zeros(count, fields * dim))
             self.register_buffer(f"shares{i}", torch.zeros(count, fields, dim))
+            self.register_buffer(f"spreads{i}", torch.zeros(count, fields, dim))
 
     def forward(self, ids: Tensor) -> Tensor:
         """Logits of shape ``(batch,)``: with drawn gates in training, with deterministic ones otherwise."""
@@ -96,6 +97,7 @@ class GatedSupernet(Supernet):
                 labels, kept = clustering.labels, len(clustering.centroids)
                 self._buffer("centroids", i)[:kept] = torch.from_numpy(clustering.centroids)
             self._buffer("shares", i)[:kept] = torch.from_numpy(open_shares(open_, labels, kept)).float()
+            self._buffer("spreads", i)[:kept] = self._spreads(ids, torch.from_numpy(labels), kept, block).float()
             self.found[i] = kept
 
     def _row_facts(self, ids: Tensor) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
@@ -104,6 +106,19 @@ class GatedSupernet(Supernet):
         gates = self.gates(values)
         features = features_of(values, gates, self.router_options.features)
         return features.cpu().numpy(), (gates > 0.5).cpu().numpy(), self.gates.interior(values).cpu().numpy()
+
+    def _spreads(self, ids: Tensor, labels: Tensor, count: int, block: int) -> Tensor:
+        """Standard deviation of e ⊙ z over each cluster's rows, float64 of shape ``(clusters, fields, D)``."""
+        sums = torch.zeros(2, count, self.embedding.fields, self.embedding.dim, dtype=torch.float64, device=ids.device)
+        with evaluating(self):
+            for piece, mine in zip(_pieces(ids, block), _pieces(labels.to(ids.device), block), strict=True):
+                values = self.values(piece)
+                masked = (values * self.gates(values)).double()
+                sums[0].index_add_(0, mine, masked)
+                sums[1].index_add_(0, mine, masked.square())
+        rows = torch.bincount(labels, minlength=count).clamp(min=1).to(ids.device).view(-1, 1, 1)
+        mean, square = sums / rows
+        return (square - mean.square()).clamp(min=0).sqrt()
 
     def clusterings(self) -> dict[int, int]:
         """Which search for clusters to take for a number of clusters: position by number, the first of equals.
@@ -129,14 +144,25 @@ class GatedSupernet(Supernet):
         """Share of each cluster's rows in which each gate is open, shape ``(clusters, fields, D)``."""
         return self._buffer("shares", position)[: int(self.found[position])]
 
+    def importance(self, position: int) -> Tensor:
+        """Ranks of all clusters' columns, int64 of shape ``(clusters, fields, D)``; equal columns have the same.
+
+        First comes the share of rows that use a column, then how far its values e ⊙ z spread over the cluster's rows: most
+        gates end open, or closed, for all rows, and of these those tell rows apart least whose values hardly differ.
+        """
+        spreads = self._buffer("spreads", position)[: int(self.found[position])]
+        facts = torch.stack([self.shares(position), spreads], dim=-1)
+        ranks: Tensor = facts.flatten(0, 2).unique(dim=0, return_inverse=True)[1]
+        return ranks.view(facts.shape[:3])
+
     def kept(self, position: int, sizes: Tensor) -> Tensor:
-        """The columns that most of a cluster's rows use, as many as its sizes say, bool of shape ``(clusters, fields, D)``.
+        """The most important columns of a cluster, as many as its sizes say, bool of shape ``(clusters, fields, D)``.
 
         Args:
             position: Which search for clusters.
             sizes: Shape ``(clusters, fields)``.
         """
-        order = self.shares(position).argsort(dim=2, descending=True, stable=True)
+        order = self.importance(position).argsort(dim=2, descending=True, stable=True)
         return order.argsort(dim=2) < sizes.unsqueeze(2)
 
     def router(self, position: int) -> Router:
@@ -161,7 +187,7 @@ class GatedSupernet(Supernet):
 class ClusterScorer(SubnetScorer):
     """Validation AUC of sizes per cluster with inherited weights, pooled over all clusters.
 
-    A row keeps, of every field, as many columns as its cluster has for it: those that most of the cluster's rows use.
+    A row keeps, of every field, as many columns as its cluster has for it: the most important ones.
     Gates have no part in it, as the models that are trained from scratch have none.
     """
 
