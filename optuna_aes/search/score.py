@@ -110,8 +110,11 @@ def _scorer(context: Context, supernet: Supernet) -> Scorer:
 
     def race(choices: npt.NDArray[np.int64], known: Scores) -> list[Score]:
         others = Known(known.choices, known.params, known.aucs)
-        aucs, full = racer(choices, space.params_of(choices), others)
-        return [(float(auc), {} if all_rows else {ROWS: racer.rows}) for auc, all_rows in zip(aucs, full, strict=True)]
+        aucs, rows = racer(choices, space.params_of(choices), others)
+        return [
+            (auc, {ROWS: used} if used < len(scorer.labels) else {})
+            for auc, used in zip(aucs.tolist(), rows.tolist(), strict=True)
+        ]
 
     return race
 

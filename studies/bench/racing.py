@@ -55,7 +55,8 @@ def search(fitted: Fitted, share: float, seed: int, trials: int) -> Found:
         if racer is None:
             found = fitted.scorer(group)
         else:
-            found, whole = racer(group, used, Known(paths, params, aucs))
+            found, rows = racer(group, used, Known(paths, params, aucs))
+            whole = rows == len(fitted.scorer.labels)
         spent += time.process_time() - started
         policy.fold(group, found, level)
         paths, params = np.concatenate([paths, group]), np.concatenate([params, used])

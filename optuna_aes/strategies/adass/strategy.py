@@ -41,8 +41,8 @@ class AdaSS(OneShot):
         sampling: How the supernet's paths are drawn.
         policy: How sizes are searched in the trained supernet.
         score_rows: Validation rows that score a subnet, at most.
-        race: Share of them that come first in scoring: what cannot add to the front on these is not scored on the rest (see
-            :mod:`optuna_aes.models.racing`). 0 scores all subnets on all rows.
+        race: Share of them that come first in scoring: what seems to add nothing to the front there is not scored on the
+            rest (see :mod:`optuna_aes.models.racing`). 0 scores all subnets on all rows.
         blocks: What has a size of its own: ``"field"``, or ``"frequency"``, ``parts`` ranges of every large field's values by
             training frequency, for rare values need fewer columns than frequent ones. The paper searches fields; blocks are
             DNIS's idea (Cheng et al., 2020, arXiv 2006.04466), and so are ``"shares"`` and ``"bands"``

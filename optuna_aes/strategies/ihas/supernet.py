@@ -118,7 +118,8 @@ class GatedSupernet(Supernet):
                 sums[1].index_add_(0, mine, masked.square())
         rows = torch.bincount(labels, minlength=count).clamp(min=1).to(ids.device).view(-1, 1, 1)
         mean, square = sums / rows
-        return (square - mean.square()).clamp(min=0).sqrt()
+        variance: Tensor = square - mean.square()
+        return variance.clamp(min=0).sqrt()
 
     def clusterings(self) -> dict[int, int]:
         """Which search for clusters to take for a number of clusters: position by number, the first of equals.
@@ -152,7 +153,7 @@ class GatedSupernet(Supernet):
         """
         spreads = self._buffer("spreads", position)[: int(self.found[position])]
         facts = torch.stack([self.shares(position), spreads], dim=-1)
-        ranks: Tensor = facts.flatten(0, 2).unique(dim=0, return_inverse=True)[1]
+        ranks: Tensor = torch.unique(facts.flatten(0, 2), dim=0, return_inverse=True)[1]
         return ranks.view(facts.shape[:3])
 
     def kept(self, position: int, sizes: Tensor) -> Tensor:
