@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -21,6 +22,7 @@ from optuna_aes.data.coders import SAMPLE, Coder, make_coder
 from optuna_aes.data.dataset import (
     SPLITS,
     Dataset,
+    IntArray,
     LabelArray,
     atomic_folder,
     join_digests,
@@ -144,7 +146,7 @@ def _fit(
     train = int(np.count_nonzero(split == TRAIN))
     every = max(1, train // SAMPLE)
     for rows, columns in stage.blocks():
-        chosen = split[rows] == TRAIN
+        chosen = np.flatnonzero(split[rows] == TRAIN)
         for coder, codes in zip(coders, columns, strict=True):
             coder.observe(codes[chosen], every=every)
         progress("fit", rows.stop, stage.rows)
@@ -177,14 +179,25 @@ def _write(
             _write_header(files[code], (len(own), columns))
             np.save(folder / f"{name}_labels.npy", own)
             digests[code][1].update(own.data)
+
+        def append(parts: Sequence[IntArray]) -> None:
+            for part, file, (digest, _) in zip(parts, files, digests, strict=True):
+                file.write(part.data)
+                digest.update(part.data)
+
+        # One block is written and hashed while the next one is mapped.
+        writer = stack.enter_context(ThreadPoolExecutor(1))
+        written: Future[None] | None = None
         for rows, codes in stage.blocks():
             ids = np.empty((rows.stop - rows.start, columns), dtype=np.int32)
             fill_ids(ids, zip(encoder.fields, codes, strict=True))
-            for code, file in enumerate(files):
-                own_ids = ids[split[rows] == code]
-                file.write(own_ids.data)
-                digests[code][0].update(own_ids.data)
+            parts = [ids[split[rows] == code] for code in range(len(SPLITS))]
+            if written:
+                written.result()
+            written = writer.submit(append, parts)
             progress("write", rows.stop, stage.rows)
+        if written:
+            written.result()
     final = {name: (ids.digest(), labels.digest()) for name, (ids, labels) in zip(SPLITS, digests, strict=True)}
     write_schema(folder, encoder.schema, fingerprint=join_digests(encoder.schema, final))
 

@@ -118,7 +118,7 @@ class CategoricalField(Field):
         """See :class:`Field`."""
         if self.width is not None:
             codes = codes[:, : self.width]
-        ids: IntArray = self.lookup[np.minimum(codes, len(self.values))]
+        ids: IntArray = self.lookup.take(codes, mode="clip")
         if self.width is not None:
             ids[:, 1:][codes[:, 1:] == MISSING] = PAD  # a bag with no value at all keeps its first id: missing
         return ids

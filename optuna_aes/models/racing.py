@@ -25,7 +25,7 @@ from optuna_aes.models.supernet import SubnetScorer
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-WORTH = 1e-3
+WORTH = 5e-4
 """Share of the area under the front."""
 
 GROWTH = 4

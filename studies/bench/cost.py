@@ -1,6 +1,6 @@
 """What does a search cost? CPU seconds of fit and scoring against one training of the full-size model, early-stopped alike.
 
-``python -m studies.bench.cost planted|frappe [--trials 500] [--rows 1000000] [--write]``
+``python -m studies.bench.cost planted|frappe [--trials 500] [--rows 1000000] [--race 0.03125] [--write]``
 
 Stated in CPU seconds of one thread, so that other work on the machine counts for little. Nothing is retrained.
 """
@@ -11,6 +11,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -18,7 +19,7 @@ import torch
 
 from optuna_aes import CTRModel, ModelOptions, Search, Task, TrainOptions
 from optuna_aes.models.training import Trainer
-from optuna_aes.strategies.base import Strategy
+from optuna_aes.strategies.adass.strategy import AdaSS
 from studies.bench.results import write_section
 from studies.bench.settings import frappe_strategy, frappe_task, wide_task
 
@@ -42,7 +43,7 @@ def full_training(task: Task) -> tuple[float, int, float]:
     return time.process_time() - started, trainer.epoch, trainer.best_auc
 
 
-def search_cost(task: Task, strategy: Strategy | None, budget: float, trials: int) -> tuple[float, int, float, float]:
+def search_cost(task: Task, strategy: AdaSS, budget: float, trials: int) -> tuple[float, int, float, float]:
     """CPU seconds of fit, its epochs, CPU seconds of scoring, and the best inherited AUC."""
     with tempfile.TemporaryDirectory() as folder:
         search = Search.create(
@@ -69,24 +70,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("data", choices=tuple(LIMIT))
     parser.add_argument("--trials", type=int, default=500)
     parser.add_argument("--rows", type=int, default=1_000_000, help="training rows of planted data")
+    parser.add_argument(
+        "--race", type=float, default=0.03125, help="share of the validation rows that come first; 0: all"
+    )
     parser.add_argument("--write", action="store_true", help="put it into RESULTS.md")
     given = parser.parse_args(arguments)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     torch.set_num_threads(1)
     if given.data == "planted":
-        task, strategy, budget = planted_million(given.rows), None, 0.25
+        task, strategy, budget = planted_million(given.rows), AdaSS(), 0.25
     else:
         task, strategy, budget = frappe_task(), frappe_strategy(), 0.5
-    fit, fit_epochs, score, found = search_cost(task, strategy, budget, given.trials)
+    raced = replace(strategy, race=given.race)
+    fit, fit_epochs, score, found = search_cost(task, raced, budget, given.trials)
     print(f"fit {fit:.1f} s, {fit_epochs} epochs; scoring {score:.1f} s, best inherited AUC {found:.4f}", flush=True)
     full, epochs, reached = full_training(task)
+    scored = f"{given.trials} architectures scored" + (
+        f", raced from {given.race:.2%} of the rows," if given.race else ""
+    )
     lines = [
         "| what | CPU seconds | trainings | |",
         "|---|---|---|---|",
         f"| one training at full size | {full:.1f} | 1 | {epochs} epochs, validation AUC {reached:.4f} |",
         f"| fit | {fit:.1f} | {fit / full:.2f} | {fit_epochs} epochs |",
-        f"| {given.trials} architectures scored and recorded | {score:.1f} | {score / full:.2f} "
-        f"| {1000 * score / given.trials:.0f} ms each |",
+        f"| {scored} and recorded | {score:.1f} | {score / full:.2f} | {1000 * score / given.trials:.0f} ms each |",
         f"| search | {fit + score:.1f} | {(fit + score) / full:.2f} | wanted: at most {LIMIT[given.data]} |",
     ]
     print("\n".join(lines))

@@ -1,6 +1,6 @@
-"""What racing saves and what it loses: whole searches of one supernet, all subnets on all rows against a part of them first.
+"""What racing saves and what it loses: whole searches of one supernet, all subnets on all rows against parts of them first.
 
-``python -m studies.bench.racing [--share 0.0625] [--seeds 2] [--write]``
+``python -m studies.bench.racing [--share 0.03125] [--seeds 4] [--write]``
 
 The data, tower and budget of ``studies.bench.scoring``; CPU seconds per architecture, against a masked forward pass too.
 """
@@ -68,8 +68,8 @@ def search(fitted: Fitted, share: float, seed: int, trials: int) -> Found:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--share", type=float, default=0.0625)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--share", type=float, default=0.03125)
+    parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--trials", type=int, default=320)
     parser.add_argument("--rows", type=int, default=200_000, help="training rows of the supernet")
     parser.add_argument("--backbone", default="deepfm")

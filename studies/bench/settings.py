@@ -16,7 +16,7 @@ from optuna_aes.errors import AesError
 from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.training import TrainOptions
 from optuna_aes.search.task import Task
-from optuna_aes.strategies.base import Strategy
+from optuna_aes.strategies.adass.strategy import AdaSS
 
 FRAPPE = Path(__file__).parents[1] / "frappe_adass.toml"
 
@@ -35,10 +35,11 @@ def frappe_task() -> Task:
         raise SystemExit(str(error)) from None
 
 
-def frappe_strategy() -> Strategy:
+def frappe_strategy() -> AdaSS:
     """The strategy of the same recipe."""
-    options = merged(str(FRAPPE), asdict(SearchOptions()), [])
-    return request.wish_of(options).strategy
+    strategy = request.wish_of(merged(str(FRAPPE), asdict(SearchOptions()), [])).strategy
+    assert isinstance(strategy, AdaSS)
+    return strategy
 
 
 def task_of(name: str, seed: int = 0) -> Task:
