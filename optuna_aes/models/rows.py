@@ -341,17 +341,41 @@ def _fused_update(
     beta2: float,
     eps: float,
 ) -> None:
-    """What ``RowAdam._update`` does where all columns are in use, in the words that a compiler makes one loop of.
+    """What ``RowAdam._update`` does where all columns are in use, in the words that a compiler makes one loop of."""
+    change, mean[rows], square[rows] = adam_change(
+        mean[rows], square[rows], grad, numbers, beta1, beta2, eps, row_wise=True
+    )
+    weight[rows] = leaf - change
 
-    The numbers that change with every step, learning rate and root of the second moment's correction, are a tensor: a new
-    number would be compiled anew.
+
+def adam_change(
+    mean: Tensor,
+    square: Tensor,
+    grad: Tensor,
+    numbers: Tensor,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    *,
+    row_wise: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Adam's step, in the words that a compiler makes one loop of: what to take away, and the new moments.
+
+    Args:
+        mean: First moment.
+        square: Second moment; one number a row if ``row_wise``.
+        grad: Gradient, shaped as ``mean``.
+        numbers: What changes with every step, learning rate and root of the second moment's correction: as a tensor, for a
+            new number would be compiled anew.
+        beta1: Decay of the first moment.
+        beta2: Decay of the second moment.
+        eps: What is added to the root.
+        row_wise: Whether a row has one second moment, of the mean of its squared gradients.
     """
-    new_mean = mean[rows].lerp(grad, 1 - beta1)
-    new_square = square[rows].lerp(grad.square().mean(1), 1 - beta2)
-    root = new_square.sqrt() / numbers[1] + eps
-    weight[rows] = leaf - numbers[0] * new_mean / root.unsqueeze(1)
-    mean[rows] = new_mean
-    square[rows] = new_square
+    mean = mean.lerp(grad, 1 - beta1)
+    square = square.lerp(grad.square().mean(1) if row_wise else grad.square(), 1 - beta2)
+    root = square.sqrt() / numbers[1] + eps
+    return numbers[0] * mean / (root.unsqueeze(1) if row_wise else root), mean, square
 
 
 def _columns_in_use(widths: Tensor, dim: int) -> Tensor:

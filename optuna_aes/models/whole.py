@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from optuna_aes.models.compiled import compiled
 from optuna_aes.models.embedding import MixedEmbedding
 from optuna_aes.models.model import CTRModel
-from optuna_aes.models.rows import RowAdam
+from optuna_aes.models.rows import RowAdam, adam_change
 
 
 @dataclass(frozen=True)
@@ -149,18 +149,12 @@ def _update(
     beta2: float,
     eps: float,
 ) -> None:
-    """Adam on everything, in the words that a compiler makes one loop of.
-
-    The numbers that change with every step, learning rate and root of the second moment's correction, are a tensor: a new
-    number would be compiled anew.
-    """
+    """Adam on everything, compiled into one loop; ``numbers`` as in :func:`adam_change`."""
     for one, found in zip(moments, grads, strict=True):
         table = one.start is not None
         grad = found + l2 * one.weight if table and l2 else found
-        mean = one.mean.lerp(grad, 1 - beta1)
-        square = one.square.lerp(grad.square().mean(1) if table else grad.square(), 1 - beta2)
-        root = square.sqrt() / numbers[1] + eps
-        weight = one.weight - numbers[0] * mean / (root.unsqueeze(1) if table else root)
+        change, mean, square = adam_change(one.mean, one.square, grad, numbers, beta1, beta2, eps, row_wise=table)
+        weight = one.weight - change
         if one.start is not None and seen is not None:
             touched = seen[one.start : one.start + len(weight)]
             weight = torch.where(touched.unsqueeze(1), weight, one.weight)

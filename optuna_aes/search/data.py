@@ -10,7 +10,7 @@ from optuna_aes.data.dataset import Dataset
 from optuna_aes.errors import DataError
 from optuna_aes.search.read import Record
 from optuna_aes.search.settings import jsonable
-from optuna_aes.storage.remote import CACHE, open_dataset_at
+from optuna_aes.storage.remote import CACHE, check_fingerprint, open_dataset_at
 
 
 def where(dataset: Dataset) -> dict[str, Any]:
@@ -49,10 +49,7 @@ def open_dataset(
     if not isinstance(dataset, Dataset):
         place = dataset or _place(record)
         return open_dataset_at(place, cache_dir=cache_dir, fingerprint=wanted, note=note, progress=progress)
-    if dataset.fingerprint != wanted:
-        raise DataError(
-            f"the dataset's fingerprint is {dataset.fingerprint}, search {record.name!r} was made with {wanted}"
-        )
+    check_fingerprint("the dataset", dataset.fingerprint, wanted)
     return dataset
 
 

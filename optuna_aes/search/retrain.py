@@ -146,7 +146,7 @@ def check_inherits(context: Context) -> None:
         raise InputError(
             f"strategy={strategy.name!r} has no supernet whose weights a model of one size each could take"
         )
-    if getattr(strategy, "sharing", "prefix") == "separate" or context.partition is not None:
+    if not strategy.table_per_field or context.partition is not None:
         raise InputError(
             "inherited weights need one table per field: tables per candidate, or blocks, cannot give them"
         )

@@ -64,7 +64,7 @@ def open_dataset_at(
     if found and scheme != "file":
         raise DataError(f"the dataset {scheme}://... is of an unknown kind: give a folder or s3://BUCKET/FOLDER")
     dataset = Dataset.open(unquote(urlsplit(place).path) if found else Path(place).expanduser())
-    _check(place, dataset.fingerprint, fingerprint)
+    check_fingerprint(place, dataset.fingerprint, fingerprint)
     return dataset
 
 
@@ -75,7 +75,7 @@ def _opened(url: str, cache_dir: Path, wanted: str | None, note: Note, progress:
     store = s3_store(bucket, "dataset's bucket")
     store.check()
     fingerprint = _fingerprint(store, prefix, url)
-    _check(url, fingerprint, wanted)
+    check_fingerprint(url, fingerprint, wanted)
     folder = cache_dir / fingerprint
     with _only_one(folder, lambda: note(f"another process fetches {url}: waiting for it")):
         if not _is_whole(folder, fingerprint):
@@ -96,10 +96,15 @@ def _fingerprint(store: S3Store, prefix: str, url: str) -> str:
         raise DataError(f"{url} is no encoded dataset ({error}): copy an encoded folder there") from None
 
 
-def _check(place: str, fingerprint: str, wanted: str | None) -> None:
+def check_fingerprint(what: str, fingerprint: str, wanted: str | None) -> None:
+    """Refuses a dataset that is not the one a search was made with.
+
+    Raises:
+        DataError: If it is another one.
+    """
     if wanted not in (None, fingerprint):
         raise DataError(
-            f"the dataset's fingerprint at {place} is {fingerprint}, and the search was made with {wanted}: give the "
+            f"the fingerprint of {what} is {fingerprint}, and the search was made with {wanted}: give the "
             "dataset that it was made with"
         )
 

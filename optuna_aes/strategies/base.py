@@ -108,6 +108,11 @@ class OneShot(Strategy):
         return {"name": self.name, **vars(self)}
 
     @property
+    def table_per_field(self) -> bool:
+        """Whether the supernet has one table for all candidates of a field."""
+        return True
+
+    @property
     def normalises(self) -> bool:
         """Whether the supernet normalises over batches, which a batch of one row does not allow."""
         return False

@@ -124,7 +124,7 @@ def test_what_is_another_or_damaged_is_refused(
 ) -> None:
     cache = tmp_path / "cache"
     with pytest.raises(
-        DataError, match=f"fingerprint at {URL} is {stored.fingerprint}, and the search was made with 0"
+        DataError, match=f"fingerprint of {URL} is {stored.fingerprint}, and the search was made with 0"
     ):
         open_dataset_at(URL, cache_dir=cache, fingerprint="0")
     assert fetches == []

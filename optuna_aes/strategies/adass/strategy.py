@@ -93,6 +93,11 @@ class AdaSS(OneShot):
         return {"name": AdaSS.name, "sharing": self.sharing, "sampling": self.sampling, **blocks}
 
     @property
+    def table_per_field(self) -> bool:
+        """See :attr:`OneShot.table_per_field`."""
+        return self.sharing == "prefix"
+
+    @property
     def normalises(self) -> bool:
         """Separate tables are batch-normalised."""
         return self.sharing == "separate"
