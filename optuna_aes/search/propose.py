@@ -71,13 +71,17 @@ STOCK: dict[str, Callable[[int], BaseSampler]] = {
     "gp": lambda seed: GPSampler(seed=seed),
 }
 
+PROJECTED = ("gp",)
+"""Samplers that read finished trials alone, and so never learn from what is over budget: nine of ten proposals were."""
+
 
 class Stock:
     """One of Optuna's samplers, asked in a study in memory that holds copies of the real one's trials.
 
     Every suggestion of a sampler is a write to its study; in memory they cost nothing, and the real study gets a group's
-    trials at once. What is over budget is proposed too: it is to be recorded as pruned, and never counts as scored. Sizes
-    whose trial failed, which these samplers do not look at, are not proposed again.
+    trials at once. What is over budget is proposed too: it is to be recorded as pruned, and never counts as scored. For
+    samplers that cannot learn from it the nearest sizes inside the budget take its place. Sizes whose trial failed, which
+    these samplers do not look at, are not proposed again.
 
     Args:
         space: What is searched.
@@ -96,6 +100,7 @@ class Stock:
         self.space = space
         self.budget = budget
         self.make = STOCK[name]
+        self.projects = name in PROJECTED
         self.seed = seed
         self.group = group
 
@@ -111,7 +116,9 @@ class Stock:
         while hits < self.group and misses < self.MOST_MISSES:
             trial = shadow.ask(dict(self.space.distributions()))
             sizes = self.space.from_params(trial.params)
-            if trial.params in failed:
+            if self.projects:
+                sizes = self.budget.project(sizes)
+            if self.space.to_params(sizes) in failed:
                 misses += 1
                 shadow.tell(trial, state=TrialState.FAIL)
                 continue

@@ -15,7 +15,7 @@ from tiny_search import STRATEGY, Heard, tiny_search, tiny_task
 from optuna_aes import Dataset, EmbeddingSpace, MemoryBudget, Search, load_model
 from optuna_aes.errors import InputError
 from optuna_aes.models.training import auc, predict
-from optuna_aes.search.propose import STOCK, Stock
+from optuna_aes.search.propose import PROJECTED, STOCK, Stock
 from optuna_aes.strategies.adass.strategy import AdaSS
 from optuna_aes.strategies.base import OneShot, Strategy
 from optuna_aes.strategies.registry import STRATEGIES, strategy_class
@@ -113,6 +113,7 @@ def test_a_stock_sampler_is_a_function_of_the_trials(data: Dataset, name: str) -
     first, second = (Stock(space, budget, name, seed=1)(study, 15) for _ in range(2))
     assert [p.sizes for p in first] == [p.sizes for p in second]
     assert sum(budget.fits(p.sizes) for p in first) == 8
+    assert name not in PROJECTED or len(first) == 8
     other = Stock(space, budget, name, seed=1)(study, 16)
     assert [p.sizes for p in other] != [p.sizes for p in first]
 
