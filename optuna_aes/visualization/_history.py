@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import plotly.graph_objects as go
 
 from optuna_aes.search.results import History
@@ -24,6 +25,8 @@ class _Subnet(NamedTuple):
 
 def plot_history(history: History, budget_params: int) -> go.Figure:
     """Plots the inherited validation AUC of the scored subnets by trial number, and the fit's epochs beside it.
+
+    Subnets far below all others are drawn at the lower edge, pointing down; their AUC is in the hover text.
 
     Args:
         history: How the search went.
@@ -51,15 +54,23 @@ def plot_history(history: History, budget_params: int) -> go.Figure:
         _add_fit(fig, fit)
     if subnets:
         axes = {"xaxis": "x2", "yaxis": "y2"}
+        floor = _floor([s.auc for s in subnets])
         fig.update_layout(yaxis2={"range": style.lone_range([s.auc for s in subnets])})
-        _add_over(fig, drawn_over, axes)
-        _add_inside(fig, drawn_inside, axes)
-        _add_running_best(fig, inside, subnets[-1].number, axes)
+        _add_over(fig, drawn_over, axes, floor)
+        _add_inside(fig, drawn_inside, axes, floor)
+        _add_running_best(fig, inside, subnets[-1].number, axes, floor)
     return fig
 
 
 def _thinned(subnets: Sequence[_Subnet]) -> Sequence[_Subnet]:
     return subnets[:: math.ceil(len(subnets) / _DRAWN)] if len(subnets) > _DRAWN else subnets
+
+
+def _floor(aucs: Sequence[float]) -> float:
+    """The least AUC that is drawn at its height: a few subnets next to nothing would press all others into a line."""
+    low, high = float(np.quantile(aucs, 0.05)), max(aucs)
+    floor = low - (high - low) / 4
+    return floor if min(aucs) < low - (high - low) else -math.inf
 
 
 def _subtitle(subnets: Sequence[_Subnet], drawn: int) -> str:
@@ -125,29 +136,44 @@ def _hover(subnet: _Subnet, note: str = "") -> str:
     return f"<b>Trial {subnet.number}</b>{note}<br>inherited AUC {metric(subnet.auc)}<br>{subnet.params:,} params"
 
 
-def _add_over(fig: go.Figure, subnets: Sequence[_Subnet], axes: dict[str, str]) -> None:
+def _heights(subnets: Sequence[_Subnet], floor: float) -> list[float]:
+    return [max(s.auc, floor) for s in subnets]
+
+
+def _symbols(subnets: Sequence[_Subnet], floor: float, symbol: str) -> list[str]:
+    """What is drawn at the floor and lies below it points down."""
+    return [symbol if s.auc >= floor else symbol.replace("circle", "triangle-down") for s in subnets]
+
+
+def _add_over(fig: go.Figure, subnets: Sequence[_Subnet], axes: dict[str, str], floor: float) -> None:
     if subnets:
         fig.add_scatter(
             x=[s.number for s in subnets],
-            y=[s.auc for s in subnets],
+            y=_heights(subnets, floor),
             mode="markers",
             name="Over budget",
-            marker={"color": style.OVER, "size": 7, "symbol": "circle-open", "line": {"width": 1.5}},
+            marker={
+                "color": style.OVER,
+                "size": 7,
+                "symbol": _symbols(subnets, floor, "circle-open"),
+                "line": {"width": 1.5},
+            },
             hovertext=[_hover(s, " · over budget") for s in subnets],
             hoverinfo="text",
             **axes,
         )
 
 
-def _add_inside(fig: go.Figure, subnets: Sequence[_Subnet], axes: dict[str, str]) -> None:
+def _add_inside(fig: go.Figure, subnets: Sequence[_Subnet], axes: dict[str, str], floor: float) -> None:
     if not subnets:
         return
     fig.add_scatter(
         x=[s.number for s in subnets],
-        y=[s.auc for s in subnets],
+        y=_heights(subnets, floor),
         mode="markers",
         name="Subnet inside the budget",
         marker={
+            "symbol": _symbols(subnets, floor, "circle"),
             "color": [s.params for s in subnets],
             "coloraxis": "coloraxis",
             "size": 7,
@@ -161,7 +187,9 @@ def _add_inside(fig: go.Figure, subnets: Sequence[_Subnet], axes: dict[str, str]
     style.colour_by_params(fig, [s.params for s in subnets])
 
 
-def _add_running_best(fig: go.Figure, subnets: Sequence[_Subnet], last: int, axes: dict[str, str]) -> None:
+def _add_running_best(
+    fig: go.Figure, subnets: Sequence[_Subnet], last: int, axes: dict[str, str], floor: float
+) -> None:
     rises: list[_Subnet] = []
     for subnet in subnets:
         if not rises or subnet.auc > rises[-1].auc:
@@ -170,7 +198,7 @@ def _add_running_best(fig: go.Figure, subnets: Sequence[_Subnet], last: int, axe
         return
     fig.add_scatter(
         x=[*(s.number for s in rises), last],
-        y=[*(s.auc for s in rises), rises[-1].auc],
+        y=_heights([*rises, rises[-1]], floor),
         mode="lines",
         name="Best so far",
         line={"color": style.BEST, "width": 2.5, "shape": "hv"},

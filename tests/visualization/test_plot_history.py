@@ -45,6 +45,17 @@ def test_running_best_of_a_long_search() -> None:
     assert best.x[-1] == 299
 
 
+def test_a_few_very_low_subnets_are_drawn_at_the_edge() -> None:
+    aucs = (*np.linspace(0.90, 0.95, 60), 0.55, 0.6)
+    fig = plot_history(History(tuple(range(62)), aucs, (10,) * 61 + (99,), (), {}), 50)
+    inside, over = trace(fig, "Subnet inside the budget"), trace(fig, "Over budget")
+    assert list(inside.y[:60]) == list(aucs[:60])
+    assert 0.87 < inside.y[60] == over.y[0] < 0.9
+    assert list(inside.marker.symbol) == ["circle"] * 60 + ["triangle-down"]
+    assert list(over.marker.symbol) == ["triangle-down-open"]
+    assert "0.5500" in inside.hovertext[60]
+
+
 def test_the_fit_has_its_own_panel() -> None:
     fig = plot_history(SMALL, 50)
     fit = trace(fig, "Supernet")
