@@ -94,6 +94,10 @@ class SearchOptions:
     fit_epochs: Annotated[int | None, _training(help="The same for the supernet. (default: as --epochs)")] = None
     batch_size: Annotated[int, _training(help="Rows of a step.")] = 4096
     lr: Annotated[float, _training(help="Learning rate.")] = 1e-3
+    tables: Annotated[str, _training(help="Optimiser of the tables: adam or adagrad, both row-wise.")] = "adam"
+    table_lr: Annotated[
+        float | None, _training(help="Its learning rate. (default: --lr, and 20 times that for adagrad)")
+    ] = None
     schedule: Annotated[str, _training(help="Of the learning rate: plateau, cosine or constant.")] = "plateau"
     lr_decay: Annotated[float, _training(help="Its factor at a plateau.")] = 0.1
     patience: Annotated[

@@ -159,6 +159,8 @@ def training(options: SearchOptions) -> TrainOptions:
         epochs=options.epochs,
         batch_size=options.batch_size,
         lr=options.lr,
+        tables=options.tables,
+        table_lr=options.table_lr,
         l2=options.l2,
         decay=options.decay,
         patience=options.patience,

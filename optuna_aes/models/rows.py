@@ -1,16 +1,15 @@
 """Tables that are read and updated by the row: a step touches the rows of its batch and nothing else.
 
 A lookup gathers the batch's distinct rows into a small leaf tensor and indexes that, so that autograd never makes a
-gradient of the table's shape; :class:`RowAdam` then writes the same rows back.
+gradient of the table's shape; a :class:`optuna_aes.models.row_optimizers.RowOptimizer` then writes the same rows back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -212,176 +211,3 @@ class TouchedParts:
                 used = torch.cat(widths)
                 widest = used.new_zeros(len(rows)).scatter_reduce_(0, at, used, "amax")
             table.touched = Touched(rows, leaf, widest)
-
-
-class RowAdam:
-    """Adam on the touched rows of tables, with the second moment kept per row.
-
-    Rows that a batch does not touch keep weight and moments as they are. The second moment of a row is the mean of its
-    columns' squared gradients, as in row-wise Adagrad and Adam of FBGEMM and TorchRec, so a table of width d carries
-    d + 1 optimiser values per row instead of 2d.
-
-    Args:
-        tables: The tables by name.
-        lr: Learning rate.
-        l2: Weight decay added to the gradient of touched rows.
-        betas: Decay of the moments.
-        eps: Added to the root of the second moment.
-    """
-
-    # Rows of a table from which on one pass over memory saves more than the call of compiled code costs.
-    FUSED_FROM: ClassVar[int] = 50_000
-
-    def __init__(
-        self,
-        tables: Mapping[str, RowTable],
-        *,
-        lr: float,
-        l2: float = 0.0,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-    ) -> None:
-        self.tables = dict(tables)
-        self.lr = lr
-        self.l2 = l2
-        self.betas = betas
-        self.eps = eps
-        self.steps = 0
-        self.fused: Callable[..., None] | None = None
-        self.mean = {n: untouched(t.weight.shape, t.weight.device) for n, t in self.tables.items()}
-        self.square = {n: untouched(t.weight.shape[:1], t.weight.device) for n, t in self.tables.items()}
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """Updates what the last forward pass touched, and forgets it."""
-        scale, root = self.corrections()
-        for name, table in self.tables.items():
-            touched, table.touched = table.touched, None
-            if touched is None or touched.leaf.grad is None:
-                continue
-            grad = touched.leaf.grad
-            if self.l2:
-                grad = grad.add(touched.leaf.detach(), alpha=self.l2)
-            state = (table.weight, self.mean[name], self.square[name])
-            if touched.widths is None and self.fused is not None and len(table.weight) >= self.FUSED_FROM:
-                numbers = grad.new_tensor([scale, root])
-                self.fused(*state, touched.rows, touched.leaf.detach(), grad, numbers, *self.betas, self.eps)
-            else:
-                self._update(*state, touched, grad, scale, root)
-
-    def corrections(self) -> tuple[float, float]:
-        """Begins a step; gives its learning rate and the root of the second moment, both corrected for their beginning."""
-        self.steps += 1
-        beta1, beta2 = self.betas
-        return self.lr / (1 - beta1**self.steps), (1 - beta2**self.steps) ** 0.5
-
-    def _update(
-        self,
-        weight: Tensor,
-        mean: Tensor,
-        square: Tensor,
-        touched: Touched,
-        grad: Tensor,
-        scale: float,
-        root: float,
-    ) -> None:
-        rows = touched.rows
-        old_mean, old_square = mean.index_select(0, rows), square.index_select(0, rows)
-        used = None if touched.widths is None else _columns_in_use(touched.widths, weight.shape[1])
-        if used is not None:
-            grad = grad * used
-        new_mean = old_mean.lerp(grad, 1 - self.betas[0])
-        new_square = old_square.lerp(_mean_square(grad, touched.widths), 1 - self.betas[1])
-        update = new_mean / new_square.sqrt().div_(root).add_(self.eps).unsqueeze(1)
-        if used is not None:  # columns not in use keep weight and moments
-            update *= used
-            new_mean = torch.where(used, new_mean, old_mean)
-            new_square = torch.where(used[:, 0], new_square, old_square)
-        weight.index_copy_(0, rows, touched.leaf.detach().add(update, alpha=-scale))
-        mean.index_copy_(0, rows, new_mean)
-        square.index_copy_(0, rows, new_square)
-
-    def compile(self) -> None:
-        """Has the update of whole rows compiled into one pass over them."""
-        self.fused = torch.compile(_fused_update, dynamic=True)
-
-    def state(self) -> Iterator[tuple[str, Tensor]]:
-        """The moments by name, for a checkpoint."""
-        for name in self.tables:
-            yield f"{name}.mean", self.mean[name]
-            yield f"{name}.square", self.square[name]
-
-    @torch.no_grad()
-    def load(self, tensors: Mapping[str, Tensor], steps: int) -> None:
-        """Puts back what :meth:`state` gave, after ``steps`` steps."""
-        self.steps = steps
-        for name in self.tables:
-            self.mean[name].copy_(tensors[f"{name}.mean"])
-            self.square[name].copy_(tensors[f"{name}.square"])
-
-
-def untouched(shape: torch.Size, device: torch.device) -> Tensor:
-    """float32 zeros that take no memory before they are written to, where the system gives zeroed pages on demand."""
-    return (
-        torch.from_numpy(np.zeros(shape, dtype=np.float32))
-        if device.type == "cpu"
-        else torch.zeros(shape, device=device)
-    )
-
-
-def _fused_update(
-    weight: Tensor,
-    mean: Tensor,
-    square: Tensor,
-    rows: Tensor,
-    leaf: Tensor,
-    grad: Tensor,
-    numbers: Tensor,
-    beta1: float,
-    beta2: float,
-    eps: float,
-) -> None:
-    """What ``RowAdam._update`` does where all columns are in use, in the words that a compiler makes one loop of."""
-    change, mean[rows], square[rows] = adam_change(
-        mean[rows], square[rows], grad, numbers, beta1, beta2, eps, row_wise=True
-    )
-    weight[rows] = leaf - change
-
-
-def adam_change(
-    mean: Tensor,
-    square: Tensor,
-    grad: Tensor,
-    numbers: Tensor,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    *,
-    row_wise: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Adam's step, in the words that a compiler makes one loop of: what to take away, and the new moments.
-
-    Args:
-        mean: First moment.
-        square: Second moment; one number a row if ``row_wise``.
-        grad: Gradient, shaped as ``mean``.
-        numbers: What changes with every step, learning rate and root of the second moment's correction: as a tensor, for a
-            new number would be compiled anew.
-        beta1: Decay of the first moment.
-        beta2: Decay of the second moment.
-        eps: What is added to the root.
-        row_wise: Whether a row has one second moment, of the mean of its squared gradients.
-    """
-    mean = mean.lerp(grad, 1 - beta1)
-    square = square.lerp(grad.square().mean(1) if row_wise else grad.square(), 1 - beta2)
-    root = square.sqrt() / numbers[1] + eps
-    return numbers[0] * mean / (root.unsqueeze(1) if row_wise else root), mean, square
-
-
-def _columns_in_use(widths: Tensor, dim: int) -> Tensor:
-    return torch.arange(dim, device=widths.device) < widths.unsqueeze(1)
-
-
-def _mean_square(grad: Tensor, widths: Tensor | None) -> Tensor:
-    total = grad.square().sum(1)
-    return total / grad.shape[1] if widths is None else total / widths.clamp(min=1)

@@ -1,8 +1,8 @@
 """Small tables in a compiled training: read and updated as a whole, where finding a batch's rows would cost more.
 
 Lookup, backbone and loss are then one compiled pass, the tables' gradients have the tables' shape, and one compiled loop
-updates what the batch touched, and the backbone with it. What comes out is what :class:`optuna_aes.models.rows.RowAdam` and
-torch's Adam make of the same steps, but for rounding.
+updates what the batch touched, and the backbone with it. What comes out is what
+:class:`optuna_aes.models.row_optimizers.RowAdam` and torch's Adam make of the same steps, but for rounding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from optuna_aes.models.compiled import compiled
 from optuna_aes.models.embedding import MixedEmbedding
 from optuna_aes.models.model import CTRModel
-from optuna_aes.models.rows import RowAdam, adam_change
+from optuna_aes.models.row_optimizers import RowAdam, adam_change
 
 
 @dataclass(frozen=True)

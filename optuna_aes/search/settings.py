@@ -29,7 +29,17 @@ _LATER: dict[str, Any] = {
     "strategy.options.race": 0.0,
     "strategy.options.blocks": "field",
     "strategy.options.parts": 5,
-    **{f"{stage}.{option}": False for stage in ("train", "fit") for option in ("compile", "amp", "deterministic")},
+    **{
+        f"{stage}.{option}": value
+        for stage in ("train", "fit")
+        for option, value in {
+            "compile": False,
+            "amp": False,
+            "deterministic": False,
+            "tables": "adam",
+            "table_lr": None,
+        }.items()
+    },
 }
 
 

@@ -14,7 +14,8 @@ from optuna_aes.export import load_model, save_model
 from optuna_aes.models.blocks import BlockEmbedding
 from optuna_aes.models.masked import MaskedEmbedding
 from optuna_aes.models.model import CTRModel, ModelOptions
-from optuna_aes.models.rows import RowAdam, RowTable
+from optuna_aes.models.row_optimizers import RowAdam
+from optuna_aes.models.rows import RowTable
 from optuna_aes.models.sharing import PrefixEmbedding
 from optuna_aes.models.supernet import Supernet
 from optuna_aes.models.training import Trainer, TrainOptions, predict

@@ -9,28 +9,32 @@ from helpers import PLAIN, tiny_dataset
 from optuna_aes.models.backbones.base import Backbone
 from optuna_aes.models.compiled import can_compile
 from optuna_aes.models.model import CTRModel, ModelOptions
-from optuna_aes.models.rows import RowAdam
+from optuna_aes.models.row_optimizers import RowOptimizer
 from optuna_aes.models.training import Trainer, TrainOptions
 
 
-def trainer(*, compile: bool, dropout: float = 0.2) -> Trainer:
+def trainer(*, compile: bool, dropout: float = 0.2, tables: str = "adam") -> Trainer:
     data = tiny_dataset(PLAIN)
     options = ModelOptions(backbone="deepfm", hidden=(8,), dropout=dropout)
     sizes = {field.name: 2 + 2 * (i % 2) for i, field in enumerate(PLAIN.fields)}
     model = CTRModel(PLAIN, sizes, dim=4, options=options, seed=0)
-    train = TrainOptions(epochs=2, batch_size=64, lr=0.01, l2=0.01, patience=0, compile=compile)
+    train = TrainOptions(epochs=2, batch_size=64, lr=0.01, l2=0.01, patience=0, compile=compile, tables=tables)
     return Trainer(model, data.train, data.valid, train, seed=3)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compilation for the CPU needs a C++ compiler")
-@pytest.mark.parametrize("dropout", [0.2, 0.0], ids=["by the row", "whole tables"])
+@pytest.mark.parametrize(
+    ("dropout", "tables"),
+    [(0.2, "adam"), (0.0, "adam"), (0.0, "adagrad")],
+    ids=["by the row", "whole tables", "adagrad"],
+)
 def test_compiled_training_differs_by_rounding_only_and_leaves_the_model_as_it_was(
-    monkeypatch: pytest.MonkeyPatch, dropout: float
+    monkeypatch: pytest.MonkeyPatch, dropout: float, tables: str
 ) -> None:
-    monkeypatch.setattr(RowAdam, "FUSED_FROM", 0)
-    plain, compiled = trainer(compile=False, dropout=dropout), trainer(compile=True, dropout=dropout)
-    assert (compiled.whole is None) == bool(dropout)
+    monkeypatch.setattr(RowOptimizer, "FUSED_FROM", 0)
+    plain, compiled = (trainer(compile=on, dropout=dropout, tables=tables) for on in (False, True))
+    assert (compiled.whole is None) == (bool(dropout) or tables == "adagrad")
     wanted, found = plain.run(), compiled.run()
     assert [e.loss for e in found] == pytest.approx([e.loss for e in wanted], abs=1e-4)
     assert [e.auc for e in found] == pytest.approx([e.auc for e in wanted], abs=2e-3)

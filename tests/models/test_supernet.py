@@ -15,7 +15,7 @@ from optuna_aes.errors import InputError
 from optuna_aes.models.backbones.group import GroupProducts
 from optuna_aes.models.backbones.registry import BACKBONES
 from optuna_aes.models.model import CTRModel, ModelOptions, row_tables
-from optuna_aes.models.rows import RowAdam
+from optuna_aes.models.row_optimizers import RowAdam
 from optuna_aes.models.sharing import PrefixEmbedding, SeparateEmbedding
 from optuna_aes.models.supernet import SubnetScorer, Supernet
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,9 @@ class RandomPaths:
 
 
 def make_trainer(kind: str, **options: Any) -> Trainer:
+    kind, _, tables = kind.partition(", ")
     chosen = TrainOptions(**{"epochs": 4, "batch_size": 64, "lr": 0.02, "l2": 1e-3, "patience": 0, **options})
+    chosen = replace(chosen, tables=tables or "adam")
     if kind == "plain":
         return Trainer(plain_model(batch_norm=True, dropout=0.3), DATA.train, DATA.valid, chosen, seed=11)
     supernet = Supernet(
@@ -78,7 +81,7 @@ def stored(state: TrainState) -> TrainState:
 
 
 @pytest.mark.parametrize("schedule", ["plateau", "cosine"])
-@pytest.mark.parametrize("kind", ["plain", "prefix", "separate"])
+@pytest.mark.parametrize("kind", ["plain", "prefix", "separate", "plain, adagrad", "prefix, adagrad"])
 def test_a_resumed_training_ends_bit_by_bit_as_an_uninterrupted_one(kind: str, schedule: str) -> None:
     states: list[TrainState] = []
     whole = make_trainer(kind, schedule=schedule, lr_decay=0.5)
@@ -165,15 +168,17 @@ def test_early_stopping_counts_the_bad_epochs_before_a_resume() -> None:
     assert all(torch.equal(t, resumed.model.state_dict()[n]) for n, t in whole.model.state_dict().items())
 
 
-def rates(schedule: str, scores: list[float]) -> list[float]:
-    """The learning rate of the first step of every epoch."""
-    options = TrainOptions(epochs=len(scores), batch_size=330, lr=0.08, lr_decay=0.5, patience=0, schedule=schedule)
+def rates(schedule: str, scores: list[float], **tables: Any) -> list[float]:
+    """The learning rate of the first step of every epoch, that of the tables over it included."""
+    options = TrainOptions(
+        epochs=len(scores), batch_size=330, lr=0.08, lr_decay=0.5, patience=0, schedule=schedule, **tables
+    )
     trainer = Trainer(plain_model(), DATA.train, DATA.valid, options, evaluate=scripted(scores))
     seen: list[float] = []
 
     def note(step: int, steps: int, speed: float) -> None:
-        assert trainer.dense.param_groups[0]["lr"] == trainer.rows.lr
-        seen.append(trainer.rows.lr)
+        assert trainer.rows.lr == trainer.lr * (options.rows_lr / options.lr)
+        seen.append(trainer.lr)
 
     trainer.run(on_step=note)
     return seen
@@ -182,6 +187,7 @@ def rates(schedule: str, scores: list[float]) -> list[float]:
 def test_the_learning_rate_follows_its_schedule() -> None:
     scores = [0.5, 0.4, 0.6, 0.5, 0.5]
     assert rates("plateau", scores) == [0.08, 0.08, 0.04, 0.04, 0.02]
+    assert rates("plateau", scores, tables="adagrad", table_lr=0.5) == [0.08, 0.08, 0.04, 0.04, 0.02]
     assert rates("constant", scores) == [0.08] * 5
     assert rates("cosine", scores) == pytest.approx([0.04 * (1 + math.cos(math.pi * s / 5)) for s in range(5)])
 
@@ -418,6 +424,8 @@ def test_a_memory_mapped_dataset_trains_to_the_same_weights(tmp_path: Path) -> N
         {"lr_decay": 0.0},
         {"lr_decay": 1.1},
         {"schedule": "linear"},
+        {"tables": "sgd"},
+        {"table_lr": 0.0},
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:

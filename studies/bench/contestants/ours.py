@@ -15,17 +15,25 @@ class Ours:
 
     Args:
         work: What to train.
-        compiled: Whether the backbone is compiled.
+        compiled: Whether the step is compiled.
+        tables: Optimiser of the tables, and its learning rate; None for that of the rest.
     """
 
-    def __init__(self, work: Work, *, compiled: bool) -> None:
+    def __init__(self, work: Work, *, compiled: bool, tables: tuple[str, float | None] = ("adam", None)) -> None:
         self.work = work
         data = work.dataset
         options = ModelOptions(backbone=work.backbone, hidden=work.hidden, init_std=work.std)
         sizes = {f.name: work.dim for f in data.schema.fields}
         self.model = CTRModel(data.schema, sizes, dim=work.dim, options=options, seed=work.seed)
         train = TrainOptions(
-            epochs=1000, batch_size=work.batch_size, lr=work.lr, patience=0, schedule="constant", compile=compiled
+            epochs=1000,
+            batch_size=work.batch_size,
+            lr=work.lr,
+            tables=tables[0],
+            table_lr=tables[1],
+            patience=0,
+            schedule="constant",
+            compile=compiled,
         )
         # No validation: the other loops have none.
         self.trainer = Trainer(self.model, data.train, data.valid, train, seed=work.seed, evaluate=lambda: 0.5)

@@ -32,6 +32,7 @@ PARENT = os.fdopen(os.dup(1), "w") if __name__ == "__main__" else sys.stdout
 CONTESTANTS = {
     "ours": lambda work: Ours(work, compiled=False),
     "ours, compiled": lambda work: Ours(work, compiled=True),
+    "ours, row-wise Adagrad, compiled": lambda work: Ours(work, compiled=True, tables=("adagrad", bare.Fbgemm.lr)),
     "bare, dense Adam": lambda work: bare.Dense(work, compiled=False),
     "bare, dense Adam, compiled": lambda work: bare.Dense(work, compiled=True),
     "bare, SparseAdam, compiled": lambda work: bare.Sparse(work, compiled=True),
