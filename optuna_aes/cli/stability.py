@@ -95,7 +95,7 @@ def print_stability(console: Console, found: Stability) -> None:
     """Prints a table: a row for each strategy."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
     for at, heading in enumerate(headings(found)):
-        table.add_column(heading, justify="left" if at == 0 else "right")
+        table.add_column(heading.replace(" ", "\n", 1), justify="left" if at == 0 else "right")
     for row in cells(found):
         table.add_row(*row)
     console.print(table)
