@@ -33,6 +33,10 @@ _REFUSED_CODES = {1044, 1045, 1049, 1698}
 _REFUSED = re.compile(r"authentication|password|does not exist|pg_hba|not permitted|invalid .*option", re.IGNORECASE)
 
 
+# What psycopg says of a connection that is gone. It came once, on a machine under load, where SQLAlchemy saw no disconnect.
+_CLOSED = "the connection is closed"
+
+
 class UnavailableError(DBAPIError):
     """The database cannot be reached, or the connection to it broke: what was asked for may work later.
 
@@ -47,10 +51,10 @@ def watch(engine: Engine) -> None:
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether an :class:`UnavailableError` is behind what SQLAlchemy or Optuna raised."""
+    """Whether an :class:`UnavailableError`, or a closed connection, is behind what SQLAlchemy or Optuna raised."""
     seen: BaseException | None = error
     while isinstance(seen, (SQLAlchemyError, StorageInternalError)):
-        if isinstance(seen, UnavailableError):
+        if isinstance(seen, UnavailableError) or (isinstance(seen, DBAPIError) and str(seen.orig) == _CLOSED):
             return True
         seen = seen.__cause__ or seen.__context__
     return False

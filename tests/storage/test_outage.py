@@ -24,6 +24,7 @@ from optuna.trial import TrialState, create_trial
 
 from optuna_aes.errors import StorageError
 from optuna_aes.storage import BulkStorage, Outcome, RDBArtifactStore, WorkQueue, add_trials, open_storage
+from optuna_aes.storage._outage import is_unavailable
 
 BOTH = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
 SIZES = {"size:a": CategoricalDistribution((0, 1, 2))}
@@ -355,6 +356,13 @@ def test_patience_ends_in_one_line(postgres_url: str, caplog: pytest.LogCaptureF
     assert "waiting for it, 1 s at most" in caplog.text
     for secret in ("hun%ter2", "hun%25ter2"):
         assert secret not in text
+
+
+def test_a_closed_connection_is_an_absence_even_where_sqlalchemy_sees_none() -> None:
+    said = {"the connection is closed": True, "syntax error": False}
+    for text, expected in said.items():
+        error = sa.exc.OperationalError("COMMIT", None, RuntimeError(text))
+        assert is_unavailable(error) is expected
 
 
 def test_a_mistake_is_told_at_once(opened: BulkStorage, study: optuna.Study) -> None:
