@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from optuna_aes.errors import AesError
     from optuna_aes.export import load_model
     from optuna_aes.models.model import CTRModel, ModelOptions
-    from optuna_aes.models.training import TrainOptions
+    from optuna_aes.models.train_options import TrainOptions
     from optuna_aes.pruners import BudgetPruner
     from optuna_aes.samplers import AdaSSSampler
     from optuna_aes.search.search import Search

@@ -15,7 +15,7 @@ from optuna_aes.data import Dataset
 from optuna_aes.data.synthetic import bayes_share, planted
 from optuna_aes.errors import InputError
 from optuna_aes.models.model import ModelOptions
-from optuna_aes.models.training import TrainOptions
+from optuna_aes.models.train_options import TrainOptions
 from optuna_aes.search.results import Point, Result
 from optuna_aes.search.search import Search
 from optuna_aes.search.settings import check_seed

@@ -12,7 +12,7 @@ from optuna_aes.cli.strategy import strategy_of
 from optuna_aes.data import Dataset, EncodeOptions, dataset_for
 from optuna_aes.errors import InputError
 from optuna_aes.models.model import ModelOptions
-from optuna_aes.models.training import TrainOptions
+from optuna_aes.models.train_options import TrainOptions
 from optuna_aes.search.precheck import Wish, refuse_early
 from optuna_aes.search.search import Search
 from optuna_aes.search.settings import Plan

@@ -18,7 +18,7 @@ _OPTIONS = {
     name: name
     for name in (
         "sharing", "field_share", "paths", "full_share", "levels", "estimator", "penalty", "group", "score_rows",
-        "blocks", "parts",
+        "race", "blocks", "parts",
     )
 } | {"table": "table_sampling"}  # fmt: skip
 

@@ -88,7 +88,7 @@ class Feed:
 
 
 def _stream(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return torch.cuda.Stream(device)
 
 
 def fits(size: int, device: torch.device) -> bool:

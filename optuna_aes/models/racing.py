@@ -113,21 +113,16 @@ class Racer:
         Returns:
             AUC or its estimate, float64, and on how many rows it was scored, int64, both of shape ``(paths,)``.
         """
-        rivals = [known.rival(int(used)) for used in params]
+        # Whom each has to beat; one that takes fewer parameters than all before it has nobody, and is not raced.
+        rivals = {i: rival for i, used in enumerate(params) if (rival := known.rival(int(used))) is not None}
         aucs, rows = np.full(len(paths), np.nan), np.full(len(paths), len(self.scorer.labels))
-        raced = [i for i, rival in enumerate(rivals) if rival is not None]
         for heat in self.heats:
-            ahead = []
+            raced = [i for i in rivals if np.isnan(aucs[i])]
             for i, mine in zip(raced, heat.scorer(paths[raced]), strict=True):
-                rival = rivals[i]
-                assert rival is not None
-                theirs = float(known.aucs[rival])
-                estimate = theirs + mine - heat.rival(known.paths[rival])
-                if known.gain(int(params[i]), estimate, *self.box) >= WORTH:
-                    ahead.append(i)
-                else:
+                theirs = float(known.aucs[rivals[i]])
+                estimate = theirs + mine - heat.rival(known.paths[rivals[i]])
+                if known.gain(int(params[i]), estimate, *self.box) < WORTH:
                     aucs[i], rows[i] = min(estimate, np.nextafter(theirs, 0)), len(heat.scorer.labels)
-            raced = ahead
         full = np.isnan(aucs)
         aucs[full] = self.scorer(paths[full])
         return aucs, rows

@@ -16,6 +16,64 @@ from torch import Tensor
 from optuna_aes.models.rows import RowTable, Touched
 
 
+def adam_change(
+    mean: Tensor,
+    square: Tensor,
+    grad: Tensor,
+    numbers: Tensor,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    *,
+    row_wise: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Adam's step, in the words that a compiler makes one loop of: what to take away, and the new moments.
+
+    Args:
+        mean: First moment.
+        square: Second moment; one number a row if ``row_wise``.
+        grad: Gradient, shaped as ``mean``.
+        numbers: What changes with every step, learning rate and root of the second moment's correction: as a tensor, for a
+            new number would be compiled anew.
+        beta1: Decay of the first moment.
+        beta2: Decay of the second moment.
+        eps: What is added to the root.
+        row_wise: Whether a row has one second moment, of the mean of its squared gradients.
+    """
+    mean = mean.lerp(grad, 1 - beta1)
+    square = square.lerp(grad.square().mean(1) if row_wise else grad.square(), 1 - beta2)
+    root = square.sqrt() / numbers[1] + eps
+    return numbers[0] * mean / (root.unsqueeze(1) if row_wise else root), mean, square
+
+
+def _adam_rows(
+    weight: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    rows: Tensor,
+    leaf: Tensor,
+    grad: Tensor,
+    numbers: Tensor,
+    beta1: float,
+    beta2: float,
+    eps: float,
+) -> None:
+    """What :class:`RowAdam` does to whole rows."""
+    change, mean[rows], square[rows] = adam_change(
+        mean[rows], square[rows], grad, numbers, beta1, beta2, eps, row_wise=True
+    )
+    weight[rows] = leaf - change
+
+
+def _adagrad_rows(
+    weight: Tensor, square: Tensor, rows: Tensor, leaf: Tensor, grad: Tensor, numbers: Tensor, eps: float
+) -> None:
+    """What :class:`RowAdagrad` does to whole rows."""
+    new_square = square[rows] + grad.square().mean(1)
+    weight[rows] = leaf - numbers[0] * grad / (new_square.sqrt() + eps).unsqueeze(1)
+    square[rows] = new_square
+
+
 class RowOptimizer(ABC):
     """What they have in common.
 
@@ -28,6 +86,9 @@ class RowOptimizer(ABC):
 
     # Rows of a table from which on one pass over memory saves more than the call of compiled code costs.
     FUSED_FROM: ClassVar[int] = 50_000
+
+    # What ``_update`` does where all columns are in use, in words that a compiler makes one loop of.
+    whole_rows: ClassVar[Callable[..., None]]
 
     def __init__(self, tables: Mapping[str, RowTable], *, lr: float, l2: float = 0.0, eps: float = 1e-8) -> None:
         self.tables = dict(tables)
@@ -69,9 +130,9 @@ class RowOptimizer(ABC):
     def _update(self, name: str, touched: Touched, grad: Tensor, *numbers: float) -> None:
         """Updates the rows that a step touched of a table."""
 
-    @abstractmethod
     def compile(self) -> None:
         """Has the update of whole rows compiled into one pass over them."""
+        self.fused = torch.compile(self.whole_rows, dynamic=True)
 
     def moments(self, name: str) -> dict[str, Tensor]:
         """What is kept of a table, by name."""
@@ -100,6 +161,8 @@ class RowAdam(RowOptimizer):
         betas: Decay of the moments.
         eps: Added to the root of the second moment.
     """
+
+    whole_rows = staticmethod(_adam_rows)
 
     def __init__(
         self,
@@ -147,16 +210,14 @@ class RowAdam(RowOptimizer):
         mean.index_copy_(0, rows, new_mean)
         square.index_copy_(0, rows, new_square)
 
-    def compile(self) -> None:
-        """See :meth:`RowOptimizer.compile`."""
-        self.fused = torch.compile(_fused_adam, dynamic=True)
-
 
 class RowAdagrad(RowOptimizer):
     """Row-wise Adagrad (Duchi, Hazan, Singer, 2011): one optimiser value a row, and half of what Adam reads and writes.
 
     Its steps become shorter and shorter, so it wants a larger learning rate.
     """
+
+    whole_rows = staticmethod(_adagrad_rows)
 
     @property
     def constants(self) -> tuple[float, ...]:
@@ -173,10 +234,6 @@ class RowAdagrad(RowOptimizer):
         weight.index_copy_(0, rows, touched.leaf.detach().add(update, alpha=-lr))
         square.index_copy_(0, rows, new_square)
 
-    def compile(self) -> None:
-        """See :meth:`RowOptimizer.compile`."""
-        self.fused = torch.compile(_fused_adagrad, dynamic=True)
-
 
 ROW_OPTIMIZERS: dict[str, type[RowOptimizer]] = {"adam": RowAdam, "adagrad": RowAdagrad}
 
@@ -188,64 +245,6 @@ def untouched(shape: torch.Size, device: torch.device) -> Tensor:
         if device.type == "cpu"
         else torch.zeros(shape, device=device)
     )
-
-
-def _fused_adam(
-    weight: Tensor,
-    mean: Tensor,
-    square: Tensor,
-    rows: Tensor,
-    leaf: Tensor,
-    grad: Tensor,
-    numbers: Tensor,
-    beta1: float,
-    beta2: float,
-    eps: float,
-) -> None:
-    """What ``RowAdam._update`` does where all columns are in use, in the words that a compiler makes one loop of."""
-    change, mean[rows], square[rows] = adam_change(
-        mean[rows], square[rows], grad, numbers, beta1, beta2, eps, row_wise=True
-    )
-    weight[rows] = leaf - change
-
-
-def _fused_adagrad(
-    weight: Tensor, square: Tensor, rows: Tensor, leaf: Tensor, grad: Tensor, numbers: Tensor, eps: float
-) -> None:
-    """The same of ``RowAdagrad._update``."""
-    new_square = square[rows] + grad.square().mean(1)
-    weight[rows] = leaf - numbers[0] * grad / (new_square.sqrt() + eps).unsqueeze(1)
-    square[rows] = new_square
-
-
-def adam_change(
-    mean: Tensor,
-    square: Tensor,
-    grad: Tensor,
-    numbers: Tensor,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    *,
-    row_wise: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Adam's step, in the words that a compiler makes one loop of: what to take away, and the new moments.
-
-    Args:
-        mean: First moment.
-        square: Second moment; one number a row if ``row_wise``.
-        grad: Gradient, shaped as ``mean``.
-        numbers: What changes with every step, learning rate and root of the second moment's correction: as a tensor, for a
-            new number would be compiled anew.
-        beta1: Decay of the first moment.
-        beta2: Decay of the second moment.
-        eps: What is added to the root.
-        row_wise: Whether a row has one second moment, of the mean of its squared gradients.
-    """
-    mean = mean.lerp(grad, 1 - beta1)
-    square = square.lerp(grad.square().mean(1) if row_wise else grad.square(), 1 - beta2)
-    root = square.sqrt() / numbers[1] + eps
-    return numbers[0] * mean / (root.unsqueeze(1) if row_wise else root), mean, square
 
 
 def _columns_in_use(widths: Tensor, dim: int) -> Tensor:

@@ -6,6 +6,7 @@ gradient of the table's shape; a :class:`optuna_aes.models.row_optimizers.RowOpt
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -161,12 +162,12 @@ class RowTable(nn.Module):
         return F.embedding(ids, self.weight)
 
 
-class SelfUpdating(nn.Module):
+class SelfUpdating(nn.Module, ABC):
     """A module with tables that it updates itself in the backward pass, and no optimiser of ours."""
 
+    @abstractmethod
     def scale_lr(self, share: float) -> None:
         """Sets the learning rate of its tables to a share of the one they began with."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ field and lets a candidate be its first columns, as in slimmable networks.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ Paths = npt.NDArray[np.int64]
 """Subnets as positions among the candidates, int64 of shape ``(paths, blocks)``; a block is a field, or a part of one."""
 
 
-class SharedEmbedding(nn.Module):
+class SharedEmbedding(nn.Module, ABC):
     """Base of the weight-sharing embeddings: what both ways of sharing have in common.
 
     Args:
@@ -91,30 +92,30 @@ class SharedEmbedding(nn.Module):
         batch = self.layout.batch_rows(rows)
         return [self.embed(ids, rows, batch)], first_order(self.linear, self.layout, ids, rows, batch)
 
+    @abstractmethod
     def embed(self, ids: Tensor, rows: Tensor, batch: BatchRows | None) -> Tensor:
         """Embeddings of shape ``(batch, fields, D)`` under the chosen paths."""
-        raise NotImplementedError
 
+    @abstractmethod
     def bank(self, ids: Tensor) -> Sequence[Tensor]:
         """Embeddings of a block of rows from which :meth:`select` takes any subnet's."""
-        raise NotImplementedError
 
+    @abstractmethod
     def select(self, bank: Sequence[Tensor], path: npt.NDArray[np.int64]) -> tuple[list[Tensor], Tensor]:
         """One subnet's groups, and the columns of the full-width input that they fill."""
-        raise NotImplementedError
 
     @property
     def flat(self) -> bool:
         """Whether a subnet is a choice among the columns of a bank: where fields have several blocks, rows differ in it."""
         return self.index is None
 
+    @abstractmethod
     def columns(self, paths: Paths) -> Columns:
         """Which columns of a bank, its tensors side by side, each subnet uses.
 
         Args:
             paths: Candidate positions, shape ``(subnets, fields)``.
         """
-        raise NotImplementedError
 
     def columns_kept(self, sizes: Iterable[int]) -> Tensor:
         """Which columns of a full-width table blocks of such sizes keep, bool of shape ``(blocks, D)``.

@@ -17,12 +17,12 @@ from optuna_aes.data.dataset import Schema, Split
 from optuna_aes.errors import InputError
 from optuna_aes.models.backbones.registry import backbone_class
 from optuna_aes.models.delong import AUCParts
+from optuna_aes.models.evaluation import evaluating
 from optuna_aes.models.feed import Feed
 from optuna_aes.models.masked import MaskedEmbedding
 from optuna_aes.models.model import ModelOptions, seeded
 from optuna_aes.models.ranking import group_auc
 from optuna_aes.models.sharing import Paths, PrefixEmbedding, SeparateEmbedding
-from optuna_aes.models.training import evaluating
 
 _SHARINGS: dict[str, type[PrefixEmbedding] | type[SeparateEmbedding] | type[MaskedEmbedding]] = {
     "prefix": PrefixEmbedding,

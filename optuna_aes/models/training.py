@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,84 +17,16 @@ from torch.nn import functional as F
 from optuna_aes.data.dataset import Split
 from optuna_aes.errors import InputError
 from optuna_aes.models.compiled import CompiledBackbones, can_compile
+from optuna_aes.models.evaluation import auc, predict
 from optuna_aes.models.feed import Feed
 from optuna_aes.models.layout import FieldLayout
 from optuna_aes.models.memory import keep_freed_memory
 from optuna_aes.models.model import dense_parameters, row_tables, seeded
-from optuna_aes.models.ranking import group_auc
 from optuna_aes.models.reproducible import deterministic
 from optuna_aes.models.row_optimizers import ROW_OPTIMIZERS, RowAdam
 from optuna_aes.models.rows import SelfUpdating, TouchedParts
+from optuna_aes.models.train_options import DIVERGENCE_REMEDY, TrainOptions
 from optuna_aes.models.whole import WholeTables
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """How a model is trained.
-
-    Args:
-        epochs: Passes over the training rows, at most.
-        batch_size: Rows of a step.
-        lr: Adam's learning rate.
-        tables: Optimiser of the tables: ``"adam"``, or ``"adagrad"``, which keeps one number a row in place of one more table
-            and is faster where tables are large (both as :mod:`optuna_aes.models.row_optimizers` has them).
-        table_lr: Its learning rate; None takes ``lr`` for Adam, and 20 times that for Adagrad, whose steps are shorter.
-        l2: Weight decay of the tables, added to their gradient.
-        decay: Which rows decay: ``"touched"`` (those of the batch; costs nothing) or ``"all"`` (every row at every step, as
-            frameworks with dense gradients do; values that are rare are then held near 0, at the cost of a sweep over the
-            tables).
-        patience: Training stops after this many epochs without a better validation AUC; 0 never stops it.
-        schedule: ``"plateau"``: the learning rate is multiplied by ``lr_decay`` at every epoch without a better validation
-            AUC; ``"cosine"``: it falls to 0 along half a cosine over all epochs; ``"constant"``.
-        lr_decay: See ``schedule``.
-        eval_batch_size: Rows of a forward pass without gradients.
-        compile: Whether ``torch.compile`` compiles the training step: some seconds at the first one, and a tenth to a
-            fifth off every later one. On the CPU it needs a C++ compiler; where there is none, a warning says so.
-        amp: Whether the backbone's training steps compute in bfloat16 (tables, updates and validation stay float32): faster
-            on GPUs, and slower by far on most CPUs.
-        deterministic: Whether only deterministic algorithms are taken, so that a GPU gives the same bits each time.
-    """
-
-    epochs: int = 10
-    batch_size: int = 4096
-    lr: float = 1e-3
-    tables: str = "adam"
-    table_lr: float | None = None
-    l2: float = 0.0
-    decay: str = "touched"
-    patience: int = 2
-    schedule: str = "plateau"
-    lr_decay: float = 0.1
-    eval_batch_size: int = 16384
-    compile: bool = False
-    amp: bool = False
-    deterministic: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "eval_batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)} is out of range: give at least 1")
-        if self.decay not in ("touched", "all"):
-            raise InputError(f"decay={self.decay!r} is not known: give 'touched' or 'all'")
-        if self.tables not in ROW_OPTIMIZERS:
-            raise InputError(f"tables={self.tables!r} is not known: give one of {', '.join(ROW_OPTIMIZERS)}")
-        if self.table_lr is not None and not 0 < self.table_lr < math.inf:
-            raise InputError(f"table_lr={self.table_lr} must be above 0")
-        if self.schedule not in ("plateau", "cosine", "constant"):
-            raise InputError(f"schedule={self.schedule!r} is not known: give 'plateau', 'cosine' or 'constant'")
-        if not 0 < self.lr < math.inf:
-            raise InputError(f"lr={self.lr} must be above 0")
-        if not 0 <= self.l2 < math.inf or self.patience < 0 or not 0 < self.lr_decay <= 1:
-            raise InputError(
-                f"l2={self.l2}, patience={self.patience} must be 0 or more and lr_decay={self.lr_decay} in (0, 1]"
-            )
-
-    @property
-    def rows_lr(self) -> float:
-        """The learning rate of the tables."""
-        if self.table_lr is not None:
-            return self.table_lr
-        return self.lr if self.tables == "adam" else 20 * self.lr
 
 
 class StepHook(Protocol):
@@ -139,8 +69,6 @@ class TrainState:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
 
-
-_LOWER = "lower the learning rate (lr), or raise the weight decay (l2)"
 
 OnEpoch = Callable[[Epoch, Callable[[], TrainState]], None]
 OnStep = Callable[[int, int, float], None]
@@ -300,7 +228,7 @@ class Trainer:
         self.epoch += 1
         loss = float(total) / len(order)
         if not math.isfinite(loss):
-            raise InputError(f"training diverged in epoch {self.epoch}, its mean loss is {loss}: {_LOWER}")
+            raise InputError(f"training diverged in epoch {self.epoch}, its mean loss is {loss}: {DIVERGENCE_REMEDY}")
         return loss
 
     def _step(self, step: int, ids: Tensor, labels: Tensor) -> Tensor:
@@ -318,7 +246,7 @@ class Trainer:
             losses, share = self._losses(part, part_labels), len(part) / len(ids)
             # What is told of an epoch is the loss itself, which can be compared with that of other models.
             loss = losses.mean() * share
-            (loss if self.penalty is None else loss + self.penalty() * share).backward()  # type: ignore[no-untyped-call]
+            (loss if self.penalty is None else loss + self.penalty() * share).backward()
             total += loss.detach()
             if self.parts > 1:
                 touched.add()
@@ -403,47 +331,3 @@ class Trainer:
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts the model into evaluation mode for the block, so that scoring amid a training does not end its dropout."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-
-
-@torch.no_grad()
-def predict(model: nn.Module, split: Split, batch_size: int = 16384) -> npt.NDArray[np.float32]:
-    """Click probabilities of every row, float32 of shape ``(rows,)``; at most ``batch_size`` rows at a time."""
-    device = next(model.parameters()).device
-    feed = Feed(split, device)
-    # Pieces of equal length, as a supernet's batch norm cannot take a last row on its own.
-    count = max(1, -(-len(feed) // batch_size))
-    ends = np.cumsum([0, *(len(feed) // count + (piece < len(feed) % count) for piece in range(count))]).tolist()
-    pieces = (slice(start, end) for start, end in itertools.pairwise(ends))
-    with evaluating(model):
-        return np.concatenate([torch.sigmoid(model(ids)).cpu().numpy() for ids, _ in feed.batches(pieces)])
-
-
-def auc(probabilities: npt.NDArray[np.floating[Any]], labels: npt.NDArray[Any]) -> float:
-    """Area under the ROC curve; NaN where all labels are the same.
-
-    Counted as :func:`optuna_aes.models.ranking.group_auc` does, for scikit-learn's checks its arguments for longer than it
-    takes to score a subnet.
-
-    Raises:
-        InputError: If a probability is not a number.
-    """
-    if not np.isfinite(probabilities).all():
-        raise InputError(f"the model's outputs are not finite: {_LOWER}")
-    return float(group_auc(torch.tensor(probabilities)[None], torch.tensor(labels))[0])
-
-
-def logloss(probabilities: npt.NDArray[np.floating[Any]], labels: npt.NDArray[Any]) -> float:
-    """Mean binary cross-entropy."""
-    clipped = np.clip(probabilities.astype(np.float64), 1e-7, 1 - 1e-7)
-    return float(F.binary_cross_entropy(torch.from_numpy(clipped), torch.from_numpy(labels.astype(np.float64))))

@@ -11,7 +11,7 @@ from optuna.storages import RDBStorage
 from optuna_aes.budget import parse_budget
 from optuna_aes.errors import InputError
 from optuna_aes.models.model import ModelOptions
-from optuna_aes.models.training import TrainOptions
+from optuna_aes.models.train_options import TrainOptions
 from optuna_aes.search import settings as settings_of
 from optuna_aes.search.settings import Plan, reference_sizes
 from optuna_aes.search.studies import check_name, find

@@ -9,9 +9,10 @@ from torch import nn
 
 from optuna_aes.budget import CONSTRAINT
 from optuna_aes.errors import InputError
+from optuna_aes.models.evaluation import auc, logloss, predict
 from optuna_aes.models.inherit import inherit
 from optuna_aes.models.model import CTRModel
-from optuna_aes.models.training import Trainer, auc, logloss, predict
+from optuna_aes.models.training import Trainer
 from optuna_aes.search.choose import chosen
 from optuna_aes.search.context import Context, resume, saving
 from optuna_aes.search.fit import load_supernet

@@ -17,7 +17,7 @@ from optuna_aes.errors import InputError
 from optuna_aes.models.backbones.registry import backbone_class
 from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.reproducible import deterministic
-from optuna_aes.models.training import TrainOptions
+from optuna_aes.models.train_options import TrainOptions
 from optuna_aes.search import settings as settings_of
 from optuna_aes.search import studies as studies_of
 from optuna_aes.search.choose import chosen

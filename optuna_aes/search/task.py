@@ -12,7 +12,7 @@ from optuna_aes.data.dataset import Dataset
 from optuna_aes.errors import InputError
 from optuna_aes.models.backbones.registry import backbone_class
 from optuna_aes.models.model import ModelOptions, check_align
-from optuna_aes.models.training import TrainOptions
+from optuna_aes.models.train_options import TrainOptions
 from optuna_aes.search.settings import reference_sizes
 from optuna_aes.space import EmbeddingSpace
 

@@ -134,7 +134,7 @@ def outlast(outage: Outage, action: Callable[[], T]) -> T:
     while True:
         try:
             result = action()
-        except (SQLAlchemyError, StorageInternalError) as error:  # noqa: PERF203
+        except (SQLAlchemyError, StorageInternalError) as error:
             if not is_unavailable(error):
                 raise
             outage.wait(error, tries)

@@ -42,7 +42,7 @@ class ProxyStorage(GrpcStorageProxy):
             ("grpc.service_config", json.dumps({"methodConfig": [waits]})),
         ]
         self._channel = grpc.insecure_channel(f"{self._host}:{self._port}", options=options)
-        self._stub = api_pb2_grpc.StorageServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._stub = api_pb2_grpc.StorageServiceStub(self._channel)
         self._cache = GrpcClientCache(self._stub)
 
 

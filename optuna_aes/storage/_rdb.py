@@ -73,7 +73,7 @@ def retry_races(action: Callable[[], T]) -> T:
     for attempt in range(30):
         try:
             return action()
-        except (SQLAlchemyError, OptunaError) as error:  # noqa: PERF203
+        except (SQLAlchemyError, OptunaError) as error:
             if not _RACE.search(one_line(error)):
                 raise
             _pause(attempt)

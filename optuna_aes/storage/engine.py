@@ -252,7 +252,7 @@ def _until(deadline: float, attempt: Callable[[], T]) -> T:
     while True:
         try:
             return attempt()
-        except (SQLAlchemyError, OptunaError) as error:  # noqa: PERF203
+        except (SQLAlchemyError, OptunaError) as error:
             if not is_unavailable(error) or time.monotonic() >= deadline:
                 raise
             time.sleep(pause(tries))

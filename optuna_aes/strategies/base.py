@@ -19,7 +19,8 @@ from optuna_aes.data.blocks import Partition
 from optuna_aes.data.dataset import Dataset, Schema
 from optuna_aes.models.model import CTRModel, ModelOptions
 from optuna_aes.models.supernet import SubnetScorer, Supernet
-from optuna_aes.models.training import Trainer, TrainOptions
+from optuna_aes.models.train_options import TrainOptions
+from optuna_aes.models.training import Trainer
 from optuna_aes.space import EmbeddingSpace
 
 if TYPE_CHECKING:

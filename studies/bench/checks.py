@@ -6,7 +6,8 @@ import numpy as np
 from torch import set_num_threads
 
 from optuna_aes import Search
-from optuna_aes.models.training import Trainer, auc, predict
+from optuna_aes.models.evaluation import auc, predict
+from optuna_aes.models.training import Trainer
 from optuna_aes.search.fit import load_supernet
 from optuna_aes.search.read import Record, result
 from optuna_aes.search.records import METRICS, SEED, scores

@@ -20,8 +20,8 @@ import torch
 
 from optuna_aes import AdaSS, MemoryBudget, ModelOptions, Task, TrainOptions
 from optuna_aes.models.backbones.tower import TowerBackbone
+from optuna_aes.models.evaluation import auc
 from optuna_aes.models.supernet import SubnetScorer, Supernet
-from optuna_aes.models.training import auc
 from optuna_aes.strategies.adass.policy import Ints, PolicyOptions, Problem, make_policy, propose
 from studies.bench.results import write_section
 from studies.bench.settings import wide_task

@@ -14,7 +14,7 @@ from optuna_aes.cli.recipe import merged
 from optuna_aes.data.synthetic import PlantedField, planted
 from optuna_aes.errors import AesError
 from optuna_aes.models.model import ModelOptions
-from optuna_aes.models.training import TrainOptions
+from optuna_aes.models.train_options import TrainOptions
 from optuna_aes.search.task import Task
 from optuna_aes.strategies.adass.strategy import AdaSS
 

@@ -20,7 +20,8 @@ import torch
 
 from optuna_aes.data import Dataset
 from optuna_aes.models.model import CTRModel, ModelOptions
-from optuna_aes.models.training import Trainer, TrainOptions
+from optuna_aes.models.train_options import TrainOptions
+from optuna_aes.models.training import Trainer
 from optuna_aes.strategies.adass.sampling import SamplingOptions
 from optuna_aes.strategies.adass.strategy import AdaSS
 from studies.bench.results import write_section

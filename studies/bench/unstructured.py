@@ -25,7 +25,8 @@ from optuna_aes.cli.options import SearchOptions
 from optuna_aes.cli.recipe import merged
 from optuna_aes.errors import AesError
 from optuna_aes.models.embedding import MixedEmbedding
-from optuna_aes.models.training import Trainer, auc, predict
+from optuna_aes.models.evaluation import auc, predict
+from optuna_aes.models.training import Trainer
 from optuna_aes.strategies.dnis.sparsity import pruned_to, sparse_cost
 
 

@@ -18,7 +18,7 @@ from optuna_aes.data import EncodeOptions
 from optuna_aes.errors import InputError
 from optuna_aes.models.backbones.registry import BACKBONES
 from optuna_aes.models.model import ModelOptions
-from optuna_aes.models.training import TrainOptions
+from optuna_aes.models.train_options import TrainOptions
 from optuna_aes.search.settings import Plan
 from optuna_aes.strategies.adass.strategy import AdaSS
 

@@ -9,8 +9,10 @@ from sklearn.preprocessing import OneHotEncoder
 from optuna_aes.data.dataset import OOV, Dataset, Split
 from optuna_aes.data.synthetic import DEMO_FIELDS, PlantedField, bayes_share, planted
 from optuna_aes.errors import InputError
+from optuna_aes.models.evaluation import auc, predict
 from optuna_aes.models.model import CTRModel, ModelOptions
-from optuna_aes.models.training import Trainer, TrainOptions, auc, predict
+from optuna_aes.models.train_options import TrainOptions
+from optuna_aes.models.training import Trainer
 
 FIELDS = (
     PlantedField("user", 300, 2),

@@ -12,13 +12,15 @@ from optuna_aes.data.blocks import Partition
 from optuna_aes.errors import InputError
 from optuna_aes.export import load_model, save_model
 from optuna_aes.models.blocks import BlockEmbedding
+from optuna_aes.models.evaluation import predict
 from optuna_aes.models.masked import MaskedEmbedding
 from optuna_aes.models.model import CTRModel, ModelOptions
 from optuna_aes.models.row_optimizers import RowAdam
 from optuna_aes.models.rows import RowTable
 from optuna_aes.models.sharing import PrefixEmbedding
 from optuna_aes.models.supernet import Supernet
-from optuna_aes.models.training import Trainer, TrainOptions, predict
+from optuna_aes.models.train_options import TrainOptions
+from optuna_aes.models.training import Trainer
 
 # user 30 in three parts, tags 12 and item 50 share two blocks, shop 7 is one.
 BLOCKS = Partition(

@@ -10,7 +10,8 @@ from optuna_aes.models.backbones.base import Backbone
 from optuna_aes.models.compiled import can_compile
 from optuna_aes.models.model import CTRModel, ModelOptions
 from optuna_aes.models.row_optimizers import RowOptimizer
-from optuna_aes.models.training import Trainer, TrainOptions
+from optuna_aes.models.train_options import TrainOptions
+from optuna_aes.models.training import Trainer
 
 
 def trainer(*, compile: bool, dropout: float = 0.2, tables: str = "adam") -> Trainer:

@@ -14,9 +14,11 @@ from optuna_aes.data.synthetic import PlantedField, planted
 from optuna_aes.errors import InputError
 from optuna_aes.export import load_model, save_model
 from optuna_aes.models.backbones.registry import BACKBONES
+from optuna_aes.models.evaluation import auc, predict
 from optuna_aes.models.model import CTRModel, ModelOptions
 from optuna_aes.models.supernet import Supernet
-from optuna_aes.models.training import Trainer, TrainOptions, auc, predict
+from optuna_aes.models.train_options import TrainOptions
+from optuna_aes.models.training import Trainer
 from optuna_aes.search.task import Task
 
 NAMES = [f.name for f in WITH_BAG.fields]

@@ -12,10 +12,12 @@ from helpers import PLAIN, WITH_BAG, ids_of, tiny_dataset, tiny_split
 
 from optuna_aes.data.synthetic import PlantedField, planted
 from optuna_aes.models import feed as feed_module
+from optuna_aes.models.evaluation import predict
 from optuna_aes.models.feed import AHEAD, Feed, fits
 from optuna_aes.models.model import CTRModel, ModelOptions
 from optuna_aes.models.reproducible import deterministic
-from optuna_aes.models.training import Trainer, TrainOptions, predict
+from optuna_aes.models.train_options import TrainOptions
+from optuna_aes.models.training import Trainer
 
 CPU = torch.device("cpu")
 

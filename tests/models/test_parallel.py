@@ -16,7 +16,8 @@ from helpers import WITH_BAG, tiny_dataset
 from optuna_aes.data.dataset import Split
 from optuna_aes.models.model import CTRModel, ModelOptions
 from optuna_aes.models.parallel import DataParallel, share_of
-from optuna_aes.models.training import Trainer, TrainOptions
+from optuna_aes.models.train_options import TrainOptions
+from optuna_aes.models.training import Trainer
 
 ROWS, EPOCHS = 400, 3
 SIZES = {"user": 4, "tags": 2, "item": 3, "shop": 0}

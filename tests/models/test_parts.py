@@ -8,7 +8,8 @@ from helpers import PLAIN, tiny_dataset
 
 from optuna_aes.models.model import CTRModel, ModelOptions
 from optuna_aes.models.rows import RowTable, TouchedParts
-from optuna_aes.models.training import Trainer, TrainOptions
+from optuna_aes.models.train_options import TrainOptions
+from optuna_aes.models.training import Trainer
 from optuna_aes.strategies.adass.sampling import SamplingOptions
 from optuna_aes.strategies.adass.strategy import AdaSS
 from optuna_aes.strategies.base import OneShot

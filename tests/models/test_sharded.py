@@ -15,10 +15,12 @@ from helpers import WITH_BAG, ids_of, tiny_dataset
 
 from optuna_aes.errors import InputError
 from optuna_aes.export import load_model, save_model
+from optuna_aes.models.evaluation import predict
 from optuna_aes.models.model import CTRModel, ModelOptions
 from optuna_aes.models.parallel import DataParallel, share_of
 from optuna_aes.models.sharded import ShardOptions, fill, gathered, sharded_model
-from optuna_aes.models.training import Trainer, TrainOptions, predict
+from optuna_aes.models.train_options import TrainOptions
+from optuna_aes.models.training import Trainer
 
 ROWS, DIM = 400, 6
 SIZES = {"user": 4, "tags": 2, "item": 6, "shop": 0}

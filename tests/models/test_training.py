@@ -22,10 +22,12 @@ from torch.nn import functional as F
 from optuna_aes.data.dataset import Dataset, Split
 from optuna_aes.errors import InputError
 from optuna_aes.models.backbones.registry import BACKBONES
+from optuna_aes.models.evaluation import auc, logloss, predict
 from optuna_aes.models.feed import Feed
 from optuna_aes.models.model import CTRModel, ModelOptions
 from optuna_aes.models.supernet import Supernet
-from optuna_aes.models.training import Trainer, TrainOptions, TrainState, auc, logloss, predict
+from optuna_aes.models.train_options import TrainOptions
+from optuna_aes.models.training import Trainer, TrainState
 
 DATA = tiny_dataset(WITH_BAG, rows=(330, 130, 130))  # 330 = 5 batches of 64 and one of 10
 SIZES = {"user": 4, "tags": 2, "item": 1, "shop": 0}
@@ -377,7 +379,9 @@ torch.set_warn_always(True)  # torch keeps quiet after the first time
 from optuna_aes.data.dataset import Dataset
 from optuna_aes.models.model import CTRModel, ModelOptions
 from optuna_aes.models.supernet import SubnetScorer, Supernet
-from optuna_aes.models.training import Trainer, TrainOptions, predict
+from optuna_aes.models.evaluation import predict
+from optuna_aes.models.train_options import TrainOptions
+from optuna_aes.models.training import Trainer
 data = Dataset.open(sys.argv[1])
 assert not data.train.ids.flags.writeable
 model = CTRModel(data.schema, dict.fromkeys(data.schema.cardinalities, 2), dim=4, options=ModelOptions(batch_norm=True))

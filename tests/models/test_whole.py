@@ -12,7 +12,8 @@ from optuna_aes.data.dataset import Schema
 from optuna_aes.models import compiled, whole
 from optuna_aes.models.backbones.registry import BACKBONES
 from optuna_aes.models.model import CTRModel, ModelOptions
-from optuna_aes.models.training import Trainer, TrainOptions, TrainState
+from optuna_aes.models.train_options import TrainOptions
+from optuna_aes.models.training import Trainer, TrainState
 
 
 @pytest.fixture(autouse=True)

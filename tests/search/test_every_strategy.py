@@ -14,7 +14,7 @@ from tiny_search import STRATEGY, Heard, tiny_search, tiny_task
 
 from optuna_aes import Dataset, EmbeddingSpace, MemoryBudget, Search, load_model
 from optuna_aes.errors import InputError
-from optuna_aes.models.training import auc, predict
+from optuna_aes.models.evaluation import auc, predict
 from optuna_aes.search.propose import PROJECTED, STOCK, Stock
 from optuna_aes.strategies.adass.strategy import AdaSS
 from optuna_aes.strategies.base import OneShot, Strategy

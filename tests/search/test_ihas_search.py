@@ -13,7 +13,8 @@ from tiny_search import Heard, tiny_data, tiny_search, tiny_task
 from optuna_aes import Dataset, Search, load_model
 from optuna_aes.data.synthetic import PlantedField
 from optuna_aes.errors import InputError
-from optuna_aes.models.training import TrainOptions, auc, predict
+from optuna_aes.models.evaluation import auc, predict
+from optuna_aes.models.train_options import TrainOptions
 from optuna_aes.search.studies import complete
 from optuna_aes.strategies.ihas.routed import RoutedModel
 from optuna_aes.strategies.ihas.strategy import IHAS

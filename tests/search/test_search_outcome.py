@@ -11,7 +11,7 @@ from tiny_search import FIELDS, TRAIN, tiny_search
 
 from optuna_aes import Dataset, Search, load_model
 from optuna_aes.errors import InputError
-from optuna_aes.models.training import auc, predict
+from optuna_aes.models.evaluation import auc, predict
 
 # What comes out
 

@@ -16,7 +16,7 @@ from optuna_aes import Dataset, ModelOptions, Search, load_model
 from optuna_aes.data.synthetic import PlantedField, planted
 from optuna_aes.errors import StudyMismatchError
 from optuna_aes.models.backbones.registry import BACKBONES
-from optuna_aes.models.training import auc, predict
+from optuna_aes.models.evaluation import auc, predict
 from optuna_aes.search.records import ROWS
 from optuna_aes.search.results import Result
 

@@ -18,7 +18,8 @@ from optuna_aes.errors import InputError
 from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.sharing import SeparateEmbedding
 from optuna_aes.models.supernet import Supernet
-from optuna_aes.models.training import Trainer, TrainOptions, TrainState
+from optuna_aes.models.train_options import TrainOptions
+from optuna_aes.models.training import Trainer, TrainState
 from optuna_aes.strategies.adass.sampling import SamplingOptions
 from optuna_aes.strategies.adass.strategy import AdaSS, SupernetHook
 

@@ -17,7 +17,8 @@ from optuna_aes.data.synthetic import PlantedField, planted
 from optuna_aes.errors import InputError
 from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.supernet import Supernet
-from optuna_aes.models.training import Trainer, TrainOptions, TrainState
+from optuna_aes.models.train_options import TrainOptions
+from optuna_aes.models.training import Trainer, TrainState
 from optuna_aes.strategies.dnis.selection import merged_importance, places, selection_step
 from optuna_aes.strategies.dnis.sparsity import pruned_to, sparse_cost, sparsified
 from optuna_aes.strategies.dnis.strategy import DNIS, merged_tables

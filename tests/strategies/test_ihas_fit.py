@@ -10,8 +10,10 @@ from helpers import PLAIN, ids_of, tiny_dataset
 
 from optuna_aes.data.dataset import Dataset
 from optuna_aes.errors import InputError
+from optuna_aes.models.evaluation import auc
 from optuna_aes.models.model import ModelOptions
-from optuna_aes.models.training import TrainOptions, TrainState, auc
+from optuna_aes.models.train_options import TrainOptions
+from optuna_aes.models.training import TrainState
 from optuna_aes.strategies.ihas.gates import regulariser
 from optuna_aes.strategies.ihas.routed import RoutedModel, RouterOptions
 from optuna_aes.strategies.ihas.strategy import IHAS

@@ -7,7 +7,8 @@ from helpers import PLAIN, WITH_BAG, ids_of, tiny_dataset
 
 from optuna_aes.data.dataset import Schema, Split
 from optuna_aes.models.model import CTRModel, ModelOptions
-from optuna_aes.models.training import Trainer, TrainOptions
+from optuna_aes.models.train_options import TrainOptions
+from optuna_aes.models.training import Trainer
 from optuna_aes.strategies.ihas.routed import (
     FEATURES,
     RoutedModel,

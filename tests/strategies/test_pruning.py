@@ -12,7 +12,7 @@ from optuna_aes.models.feed import Feed
 from optuna_aes.models.masked import MaskedEmbedding
 from optuna_aes.models.model import CTRModel, ModelOptions
 from optuna_aes.models.supernet import Supernet
-from optuna_aes.models.training import TrainOptions
+from optuna_aes.models.train_options import TrainOptions
 from optuna_aes.strategies.pruning.base import Pruning, gates
 from optuna_aes.strategies.pruning.magnitude import Magnitude
 from optuna_aes.strategies.pruning.saliency import Saliency

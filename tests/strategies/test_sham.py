@@ -15,7 +15,8 @@ from optuna_aes.data.dataset import Schema
 from optuna_aes.data.synthetic import PlantedField, planted
 from optuna_aes.errors import InputError
 from optuna_aes.models.model import ModelOptions
-from optuna_aes.models.training import Trainer, TrainOptions, TrainState
+from optuna_aes.models.train_options import TrainOptions
+from optuna_aes.models.training import Trainer, TrainState
 from optuna_aes.strategies.pruning.base import gates
 from optuna_aes.strategies.pruning.gradients import gate_gradient
 from optuna_aes.strategies.registry import strategy_class

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from optuna_aes.models.backbones.group import Columns, GroupPass
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """Turns field embeddings into a logit.
 
     All backbones are made with the same arguments, and each uses those that mean something to it.
@@ -55,6 +56,7 @@ class Backbone(nn.Module):
             InputError: If it is not made for so many.
         """
 
+    @abstractmethod
     def forward(
         self,
         groups: Sequence[Tensor],
@@ -74,7 +76,6 @@ class Backbone(nn.Module):
         Returns:
             Shape ``(batch,)``.
         """
-        raise NotImplementedError
 
     def group(self, columns: Columns) -> GroupPass:
         """The forward passes of a group of subnets, with what they have in common computed once.

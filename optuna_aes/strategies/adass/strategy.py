@@ -22,7 +22,8 @@ from optuna_aes.errors import InputError
 from optuna_aes.models.feed import Feed
 from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.supernet import SubnetScorer, Supernet
-from optuna_aes.models.training import Trainer, TrainOptions
+from optuna_aes.models.train_options import TrainOptions
+from optuna_aes.models.training import Trainer
 from optuna_aes.strategies.adass.policy import Floats, PolicyOptions
 from optuna_aes.strategies.adass.sampling import PathSampler, SamplingOptions
 from optuna_aes.strategies.base import OneShot

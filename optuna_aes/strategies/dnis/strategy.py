@@ -19,7 +19,8 @@ from optuna_aes.data.dataset import Dataset
 from optuna_aes.errors import InputError
 from optuna_aes.models.masked import MaskedEmbedding
 from optuna_aes.models.supernet import Supernet
-from optuna_aes.models.training import Trainer, TrainOptions
+from optuna_aes.models.train_options import TrainOptions
+from optuna_aes.models.training import Trainer
 from optuna_aes.strategies.dnis.hook import SelectionHook
 from optuna_aes.strategies.dnis.selection import RANKS, merged_importance, places
 from optuna_aes.strategies.pruning.base import Pruning, field_rows, gates

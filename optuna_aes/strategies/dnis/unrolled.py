@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from optuna_aes.models.evaluation import evaluating
 from optuna_aes.models.supernet import Supernet
-from optuna_aes.models.training import evaluating
 from optuna_aes.strategies.pruning.base import gates
 from optuna_aes.strategies.pruning.gradients import forget
 

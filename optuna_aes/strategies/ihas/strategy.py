@@ -27,7 +27,8 @@ from optuna_aes.models.feed import Feed
 from optuna_aes.models.inherit import inherit
 from optuna_aes.models.model import CTRModel, ModelOptions
 from optuna_aes.models.supernet import SubnetScorer, Supernet
-from optuna_aes.models.training import Trainer, TrainOptions
+from optuna_aes.models.train_options import TrainOptions
+from optuna_aes.models.training import Trainer
 from optuna_aes.space import ClusteredSpace, EmbeddingSpace
 from optuna_aes.strategies.base import OneShot
 from optuna_aes.strategies.ihas.gates import GATES, regulariser

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from optuna_aes.data.dataset import Schema, Split
 from optuna_aes.errors import InputError
+from optuna_aes.models.evaluation import evaluating
 from optuna_aes.models.model import ModelOptions, seeded
 from optuna_aes.models.sharing import Paths
 from optuna_aes.models.supernet import SubnetScorer, Supernet
-from optuna_aes.models.training import evaluating
 from optuna_aes.strategies.ihas.clusters import cluster, open_shares
 from optuna_aes.strategies.ihas.gates import GateNetwork
 from optuna_aes.strategies.ihas.routed import Router, RouterOptions, features_of, multipliers

@@ -19,7 +19,8 @@ from optuna_aes.errors import InputError
 from optuna_aes.models.masked import MaskedEmbedding
 from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.supernet import SubnetScorer, Supernet
-from optuna_aes.models.training import Trainer, TrainOptions
+from optuna_aes.models.train_options import TrainOptions
+from optuna_aes.models.training import Trainer
 from optuna_aes.strategies.base import OneShot
 from optuna_aes.strategies.paths import threshold_path, to_candidates
 

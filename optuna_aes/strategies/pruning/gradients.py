@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from optuna_aes.data.dataset import Split
+from optuna_aes.models.evaluation import evaluating
 from optuna_aes.models.feed import Feed
 from optuna_aes.models.supernet import Supernet
-from optuna_aes.models.training import evaluating
 from optuna_aes.strategies.pruning.base import gates
 
 

@@ -18,9 +18,9 @@ from torch.nn import functional as F
 
 from optuna_aes.data.dataset import Dataset
 from optuna_aes.errors import InputError
+from optuna_aes.models.evaluation import evaluating
 from optuna_aes.models.feed import Feed
 from optuna_aes.models.supernet import Supernet
-from optuna_aes.models.training import evaluating
 from optuna_aes.strategies.pruning.base import Pruning, field_rows, gates
 from optuna_aes.strategies.pruning.magnitude import check_price
 

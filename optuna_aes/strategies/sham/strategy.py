@@ -23,7 +23,8 @@ from optuna_aes.data.dataset import Dataset, Schema
 from optuna_aes.errors import InputError
 from optuna_aes.models.model import ModelOptions
 from optuna_aes.models.supernet import Supernet
-from optuna_aes.models.training import Trainer, TrainOptions
+from optuna_aes.models.train_options import TrainOptions
+from optuna_aes.models.training import Trainer
 from optuna_aes.strategies.paths import to_candidates
 from optuna_aes.strategies.pruning.base import Pruning, gates
 from optuna_aes.strategies.pruning.gradients import Batches

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from optuna_aes.models.evaluation import predict
 from optuna_aes.models.model import CTRModel, ModelOptions
-from optuna_aes.models.training import Trainer, TrainOptions, predict
+from optuna_aes.models.train_options import TrainOptions
+from optuna_aes.models.training import Trainer
 from studies.bench.contestants.base import OnStep, Work
 
 
