@@ -152,7 +152,8 @@ def _stop(seats: Sequence[_Seat]) -> None:
     while any(not seat.future.done() for seat in started) and time.monotonic() < deadline:
         time.sleep(0.05)
     for seat in started:
-        seat.executor.shutdown(wait=False, kill_workers=True)
+        # Waits for the executor's threads: one that Python's end cuts off may leave a semaphore that is warned of.
+        seat.executor.shutdown(kill_workers=True)
 
 
 # In the worker
