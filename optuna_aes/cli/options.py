@@ -181,7 +181,8 @@ class SearchOptions:
     group: Annotated[int, _supernet(help="Trials scored together.")] = 12
     score_rows: Annotated[int, _supernet(help="Validation rows that score a trial, at most.")] = 50_000
     race: Annotated[
-        float, _supernet(help="Share of them that come first, as 0.03: only what may add to the front is scored on all.")
+        float,
+        _supernet(help="Share of them that come first, as 0.03: only what may add to the front is scored on all."),
     ] = 0.0
 
     # Output

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from optuna_aes.data.ahead import ahead
 from optuna_aes.data.coders import SAMPLE, Coder, make_coder
 from optuna_aes.data.dataset import (
     SPLITS,
@@ -30,12 +31,12 @@ from optuna_aes.data.dataset import (
     write_schema,
 )
 from optuna_aes.data.encoder import Encoder, fill_ids
-from optuna_aes.data.fields import Field, to_numpy
+from optuna_aes.data.fields import Codes, Field, to_numpy
 from optuna_aes.data.labels import check_classes, parse_labels
 from optuna_aes.data.options import EncodeOptions
 from optuna_aes.data.plan import Plan, drop_hint, make_plan
 from optuna_aes.data.sources import Source, read_source
-from optuna_aes.data.sources.base import one_line
+from optuna_aes.data.sources.base import Batch, one_line
 from optuna_aes.data.splits import TRAIN, SplitArray, cut_validation, random_split, time_split
 from optuna_aes.data.stage import Stage
 from optuna_aes.data.times import TimeReader
@@ -104,13 +105,14 @@ def _read(source: Source, plan: Plan, coders: Sequence[Coder], stage: Stage, pro
     before = 0
     for name, table in source.tables:
         first = stage.rows
-        for frame, position in table.batches(plan.columns, numeric=plan.numeric):
+        batches = table.batches(plan.columns, numeric=plan.numeric)
+        for (frame, position), codes in ahead(partial(_code, table.path, coders), batches):
             row = stage.rows - first + 1
             labels.append(parse_labels(frame[plan.label], path=table.path, first=row))
             given.append(np.full(frame.height, SPLITS.index(name) if name else TRAIN, dtype=np.uint8))
             if clock:
                 clock.add(frame[clock.column], first=row)
-            stage.append(_code(table.path, frame, coders))
+            stage.append(codes)
             progress("read", before + position, source.size)
         if stage.rows == first:
             raise DataError(f"{table.path} holds no rows: give a table with rows of both classes")
@@ -118,7 +120,9 @@ def _read(source: Source, plan: Plan, coders: Sequence[Coder], stage: Stage, pro
     return _Rows(np.concatenate(labels), np.concatenate(given), clock.times() if clock else None)
 
 
-def _code(path: Path, frame: pl.DataFrame, coders: Sequence[Coder]) -> list[npt.NDArray[np.generic]]:
+def _code(path: Path, coders: Sequence[Coder], batch: Batch) -> list[npt.NDArray[np.generic]]:
+    """Codes of a batch. Which code a new value gets is chance where two batches are coded at once; ids do not tell."""
+    frame = batch.frame
     try:
         codes = frame.select(c.codes(frame.schema[c.name]).alias(c.name) for c in coders)
     except pl.exceptions.PolarsError as error:
@@ -180,24 +184,18 @@ def _write(
             np.save(folder / f"{name}_labels.npy", own)
             digests[code][1].update(own.data)
 
-        def append(parts: Sequence[IntArray]) -> None:
+        def mapped(block: tuple[slice, Sequence[Codes]]) -> list[IntArray]:
+            rows, codes = block
+            ids = np.empty((rows.stop - rows.start, columns), dtype=np.int32)
+            fill_ids(ids, zip(encoder.fields, codes, strict=True))
+            return [ids[split[rows] == code] for code in range(len(SPLITS))]
+
+        blocks = ((rows, list(codes)) for rows, codes in stage.blocks())
+        for (rows, _), parts in ahead(mapped, blocks):
             for part, file, (digest, _) in zip(parts, files, digests, strict=True):
                 file.write(part.data)
                 digest.update(part.data)
-
-        # One block is written and hashed while the next one is mapped.
-        writer = stack.enter_context(ThreadPoolExecutor(1))
-        written: Future[None] | None = None
-        for rows, codes in stage.blocks():
-            ids = np.empty((rows.stop - rows.start, columns), dtype=np.int32)
-            fill_ids(ids, zip(encoder.fields, codes, strict=True))
-            parts = [ids[split[rows] == code] for code in range(len(SPLITS))]
-            if written:
-                written.result()
-            written = writer.submit(append, parts)
             progress("write", rows.stop, stage.rows)
-        if written:
-            written.result()
     final = {name: (ids.digest(), labels.digest()) for name, (ids, labels) in zip(SPLITS, digests, strict=True)}
     write_schema(folder, encoder.schema, fingerprint=join_digests(encoder.schema, final))
 

@@ -24,6 +24,10 @@ def parse_labels(column: pl.Series, *, path: Path, first: int) -> LabelArray:
     Raises:
         DataError: If a label is missing or is anything else; the message names the row.
     """
+    if (
+        column.dtype.is_integer() and not column.null_count() and column.is_between(0, 1).all()
+    ):  # no need to spell them out
+        return column.cast(pl.UInt8).to_numpy()
     text = column.cast(pl.String).str.to_lowercase()
     distinct = text.unique()
     if distinct.is_in(list(_MEANING)).all() and not distinct.null_count():
