@@ -35,9 +35,8 @@ def test_no_more_items_are_taken_than_the_depth_ahead() -> None:
 
 
 def test_what_a_result_raises_comes_in_its_turn_and_ends_it() -> None:
-    found = []
+    results = ahead(lambda item: 1 / (item - 3), range(10))
+    assert [next(results)[0] for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ZeroDivisionError):
-        for item, _ in ahead(lambda item: 1 / (item - 3), range(10)):
-            found.append(item)
-    assert found == [0, 1, 2]
+        next(results)
     assert not any(thread.name.startswith("ThreadPool") for thread in threading.enumerate())
