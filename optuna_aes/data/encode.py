@@ -31,14 +31,14 @@ from optuna_aes.data.dataset import (
     write_schema,
 )
 from optuna_aes.data.encoder import Encoder, fill_ids
-from optuna_aes.data.fields import Codes, Field, to_numpy
+from optuna_aes.data.fields import Field, to_numpy
 from optuna_aes.data.labels import check_classes, parse_labels
 from optuna_aes.data.options import EncodeOptions
 from optuna_aes.data.plan import Plan, drop_hint, make_plan
 from optuna_aes.data.sources import Source, read_source
 from optuna_aes.data.sources.base import Batch, one_line
 from optuna_aes.data.splits import TRAIN, SplitArray, cut_validation, random_split, time_split
-from optuna_aes.data.stage import Stage
+from optuna_aes.data.stage import Block, Stage
 from optuna_aes.data.times import TimeReader
 from optuna_aes.errors import DataError
 
@@ -184,17 +184,20 @@ def _write(
             np.save(folder / f"{name}_labels.npy", own)
             digests[code][1].update(own.data)
 
-        def mapped(block: tuple[slice, Sequence[Codes]]) -> list[IntArray]:
+        def mapped(block: Block) -> list[IntArray]:
             rows, codes = block
             ids = np.empty((rows.stop - rows.start, columns), dtype=np.int32)
             fill_ids(ids, zip(encoder.fields, codes, strict=True))
             return [ids[split[rows] == code] for code in range(len(SPLITS))]
 
-        blocks = ((rows, list(codes)) for rows, codes in stage.blocks())
-        for (rows, _), parts in ahead(mapped, blocks):
-            for part, file, (digest, _) in zip(parts, files, digests, strict=True):
-                file.write(part.data)
+        def hashed(block: tuple[Block, list[IntArray]]) -> None:
+            for part, (digest, _) in zip(block[1], digests, strict=True):
                 digest.update(part.data)
+
+        # Blocks are mapped two at a time, and hashed one by one, as depth 1 has it, while the one before is written.
+        for ((rows, _), parts), _ in ahead(hashed, ahead(mapped, stage.blocks()), depth=1):
+            for part, file in zip(parts, files, strict=True):
+                file.write(part.data)
             progress("write", rows.stop, stage.rows)
     final = {name: (ids.digest(), labels.digest()) for name, (ids, labels) in zip(SPLITS, digests, strict=True)}
     write_schema(folder, encoder.schema, fingerprint=join_digests(encoder.schema, final))

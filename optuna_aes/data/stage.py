@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from optuna_aes.data.coders import Coder
 from optuna_aes.data.fields import Codes
+
+
+class Block(NamedTuple):
+    """Consecutive rows of a table: which, and each column's codes."""
+
+    rows: slice
+    columns: Sequence[Codes]
 
 
 class Stage:
@@ -46,15 +54,14 @@ class Stage:
             self._file.write(np.ascontiguousarray(codes, dtype=coder.dtype).data)
         self._rows.append(len(columns[0]))
 
-    def blocks(self) -> Iterator[tuple[slice, Iterator[Codes]]]:
-        """The blocks, in order: which rows, and the codes column by column (take them all before the next block)."""
+    def blocks(self) -> Iterator[Block]:
+        """The blocks, in order."""
         self._file.seek(0)
         start = 0
         for rows in self._rows:
-            yield slice(start, start + rows), self._columns(rows)
+            yield Block(slice(start, start + rows), [self._column(coder, rows) for coder in self._coders])
             start += rows
 
-    def _columns(self, rows: int) -> Iterator[Codes]:
-        for coder in self._coders:
-            codes: npt.NDArray[np.generic] = np.fromfile(self._file, dtype=coder.dtype, count=rows * coder.width)
-            yield codes.reshape(rows, coder.width) if coder.width > 1 else codes
+    def _column(self, coder: Coder, rows: int) -> Codes:
+        codes: npt.NDArray[np.generic] = np.fromfile(self._file, dtype=coder.dtype, count=rows * coder.width)
+        return codes.reshape(rows, coder.width) if coder.width > 1 else codes
