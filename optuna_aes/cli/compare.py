@@ -18,10 +18,11 @@ from optuna_aes.search.read import open_record
 from optuna_aes.search.search import Search
 
 # Columns from which on the table of a comparison fits one piece.
-WIDE = 125
+WIDE = 140
 
 LEGEND = (
     "± one standard deviation between seeds · volume: mean of 2·AUC − 1 over the logarithm of the budget, up to full size · "
+    "− …: less that of the first strategy under the same seed · "
     "seconds, trainings: of fit and search, the latter in trainings at full size · agree: share of fields with equal sizes "
     "under two seeds · sd log2: of a field's size between seeds · τ: inherited against retrained AUC"
 )
@@ -79,12 +80,12 @@ def to_markdown(found: Comparison) -> str:
 def headings(found: Comparison) -> list[str]:
     """Of the table's columns."""
     aucs = [f"AUC at {percent(share)}" for share in found.shares]
-    return ["strategy", *aucs, "volume", "seconds", "trainings", "agree", "sd log2", "τ"]
+    return ["strategy", *aucs, "volume", f"− {found.rows[0].strategy}", "seconds", "trainings", "agree", "sd log2", "τ"]
 
 
 def rows(found: Comparison) -> list[list[str]]:
     """The table's cells, a list for each row."""
-    uniform = ["uniform sizes", *(_shown(found.uniform[s]) for s in found.shares), *[""] * 6]
+    uniform = ["uniform sizes", *(_shown(found.uniform[s]) for s in found.shares), *[""] * 7]
     return [*(_cells(row, found.shares) for row in found.rows), uniform]
 
 
@@ -93,6 +94,7 @@ def _cells(row: Row, shares: Sequence[float]) -> list[str]:
         row.strategy,
         *(_shown(row.auc[s]) for s in shares),
         _shown(row.hypervolume),
+        "" if row.lead is None else _shown(row.lead, sign="+"),
         _shown(row.cost, digits=0),
         _shown(row.trainings, digits=1),
         "" if row.agreement is None else f"{row.agreement:.2f}",
@@ -101,8 +103,8 @@ def _cells(row: Row, shares: Sequence[float]) -> list[str]:
     ]
 
 
-def _shown(value: Estimate | None, *, digits: int = 4) -> str:
+def _shown(value: Estimate | None, *, digits: int = 4, sign: str = "") -> str:
     if value is None:
         return "–"
     spread = f" ±{value.std:.{digits}f}".replace("±0.", "±.") if value.count > 1 else ""
-    return f"{value.mean:.{digits}f}{spread}"
+    return f"{value.mean:{sign}.{digits}f}{spread}"

@@ -65,6 +65,8 @@ class Row:
         strategy: Its name.
         auc: Test AUC by share of the full-size parameters: of the searched points within it, the one best on validation.
         hypervolume: Of the test front in a box that is the same for all, see :func:`hypervolume`.
+        lead: The same less that of the first strategy under the same seed, which takes away what the seed makes of both; None
+            for the first one.
         cost: Seconds of fit and search, of computing on a CPU, by the clock on a GPU.
         trainings: The same in trainings of the full-size model.
         agreement: Share of fields that have the same size under two seeds in what the search picked, over pairs of seeds
@@ -77,6 +79,7 @@ class Row:
     strategy: str
     auc: dict[float, Estimate | None]
     hypervolume: Estimate | None
+    lead: Estimate | None
     cost: Estimate | None
     trainings: Estimate | None
     agreement: float | None
@@ -115,16 +118,19 @@ def compare(runs: Sequence[Run], shares: Sequence[float]) -> Comparison:
     full = runs[0].result.full["params"]
     whole = {run.seed: _full_seconds(run.result) for run in runs if _full_seconds(run.result) is not None}
     strategies = list(dict.fromkeys(run.strategy for run in runs))
+    first = {run.seed: run for run in runs if run.strategy == strategies[0]}
     references = [run.result for run in runs if any(p.uniform for p in run.result.points)]
     return Comparison(
         shares=tuple(shares),
         full=full,
         uniform={s: Estimate.of(_uniform_auc(r, s * full) for r in references) for s in shares},
-        rows=tuple(_row(name, [r for r in runs if r.strategy == name], shares, whole) for name in strategies),
+        rows=tuple(_row(name, [r for r in runs if r.strategy == name], shares, whole, first) for name in strategies),
     )
 
 
-def _row(name: str, runs: Sequence[Run], shares: Sequence[float], whole: dict[int, float | None]) -> Row:
+def _row(
+    name: str, runs: Sequence[Run], shares: Sequence[float], whole: dict[int, float | None], first: dict[int, Run]
+) -> Row:
     full = runs[0].result.full["params"]
     points = {s: [pick(run.result, s * full) for run in runs] for s in shares}
     seconds = [run.seconds["fit"] + run.seconds["search"] for run in runs]
@@ -136,6 +142,11 @@ def _row(name: str, runs: Sequence[Run], shares: Sequence[float], whole: dict[in
         strategy=name,
         auc={s: Estimate.of(None if p is None else p.auc_test for p in found) for s, found in points.items()},
         hypervolume=Estimate.of(hypervolume(run.result, min(shares)) for run in runs),
+        lead=Estimate.of(
+            hypervolume(run.result, min(shares)) - hypervolume(first[run.seed].result, min(shares))
+            for run in runs
+            if run.seed in first and run is not first[run.seed]
+        ),
         cost=Estimate.of(seconds),
         trainings=Estimate.of(s / one if one else None for s, one in zip(seconds, ones, strict=True)),
         agreement=None if alike is None else alike.same,

@@ -101,3 +101,17 @@ def test_ranking_is_of_inherited_against_retrained() -> None:
     points = [point((a, 0), 0.6 + a / 100, auc_inherited=0.5 - a / 100) for a in range(1, 5)]
     (row,) = compare([Run("adass", 0, result(*points), SECONDS)], (0.5,)).rows
     assert row.tau == Estimate(-1.0, 0.0, 1)
+
+
+def test_the_lead_is_over_the_first_strategy_with_the_same_seed() -> None:
+    aucs = {"random": (0.70, 0.80), "adass": (0.71, 0.83), "tpe": (0.69, None)}
+    runs = [
+        Run(name, seed, result(point((4, 0), auc), strategy=name), SECONDS)
+        for name, of_seeds in aucs.items()
+        for seed, auc in enumerate(of_seeds)
+        if auc is not None
+    ]
+    first, adass, tpe = compare(runs, (0.25,)).rows
+    assert first.lead is None
+    assert adass.lead == Estimate(pytest.approx(0.04), pytest.approx(0.04 / 2**0.5), 2)  # of +0.02 and +0.06
+    assert tpe.lead == Estimate(pytest.approx(-0.02), 0.0, 1)

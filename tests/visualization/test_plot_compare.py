@@ -11,7 +11,7 @@ SHARES = (0.1, 0.25)
 def row(name: str, auc: float, trainings: float | None) -> Row:
     aucs = {0.1: Estimate(auc, 0.001, 3), 0.25: None if name == "gp" else Estimate(auc + 0.01, 0.002, 3)}
     cost = None if trainings is None else Estimate(trainings, 0.0, 1)
-    return Row(name, aucs, None, None, cost, 0.8, 0.5, None)
+    return Row(name, aucs, None, None, None, cost, 0.8, 0.5, None)
 
 
 FOUND = Comparison(
@@ -44,7 +44,7 @@ def test_costs_are_told_where_they_are_known() -> None:
 def test_stability_needs_two_seeds() -> None:
     (bars,) = plot_stability(FOUND).data
     assert list(bars.x) == [0.8] * 3
-    single = Comparison(SHARES, 1, {}, (Row("gp", {}, None, None, None, None, None, None),))
+    single = Comparison(SHARES, 1, {}, (Row("gp", {}, None, None, None, None, None, None, None),))
     assert not plot_stability(single).data
 
 
