@@ -5,8 +5,7 @@ Tables are whole in every process; of their gradients only the rows that a step 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 import torch.distributed as dist
@@ -16,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from optuna_aes.data.dataset import Split
 from optuna_aes.models.model import dense_parameters, row_tables
 from optuna_aes.models.rows import RowTable, Touched
+from optuna_aes.models.step_hook import StepHook
 
 
 def share_of(split: Split) -> Split:
@@ -25,8 +25,8 @@ def share_of(split: Split) -> Split:
     return Split(split.ids[rank:rows:processes], split.labels[rank:rows:processes])
 
 
-class DataParallel:
-    """A step hook (:class:`optuna_aes.models.training.StepHook`) that averages gradients over all processes.
+class DataParallel(StepHook):
+    """A step hook (:class:`optuna_aes.models.step_hook.StepHook`) that averages gradients over all processes.
 
     Where every process trains on its :func:`share_of` the rows, in batches of the wanted size divided by their number,
     and from the same initial weights, the weights stay the same in all of them.
@@ -40,9 +40,6 @@ class DataParallel:
         self.dense = dense_parameters(model)
         self.norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
 
-    def before(self, step: int, steps: int) -> None:
-        """Nothing."""
-
     @torch.no_grad()
     def after(self, step: int, losses: Tensor) -> None:
         """Averages what the backward pass left."""
@@ -55,12 +52,12 @@ class DataParallel:
         for buffer in self._statistics():
             _average(buffer)
 
-    def state(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """The inverse of :meth:`state`."""
+    def scored(self, auc: float) -> float:
+        """The first process's AUC for all: were they to differ in a last bit, one could end while the others wait for it."""
+        device = next(iter(self.dense.values())).device
+        first = torch.tensor(auc, dtype=torch.float64, device=device)
+        dist.broadcast(first, src=0)
+        return float(first)
 
     def _statistics(self) -> Iterator[Tensor]:
         for norm in self.norms:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,27 +25,9 @@ from optuna_aes.models.model import dense_parameters, row_tables, seeded
 from optuna_aes.models.reproducible import deterministic
 from optuna_aes.models.row_optimizers import ROW_OPTIMIZERS, RowAdam
 from optuna_aes.models.rows import SelfUpdating, TouchedParts
+from optuna_aes.models.step_hook import StepHook
 from optuna_aes.models.train_options import DIVERGENCE_REMEDY, TrainOptions
 from optuna_aes.models.whole import WholeTables
-
-
-class StepHook(Protocol):
-    """What a supernet adds to a training step; every method is called on the training thread."""
-
-    def before(self, step: int, steps: int) -> None:
-        """Called before step ``step`` of ``steps`` in all."""
-
-    def after(self, step: int, losses: Tensor) -> None:
-        """Called after the backward pass, before the update; the loss of every row of the batch, shape ``(batch,)``.
-
-        Of a batch that goes through the model in parts, the losses are those of the last part.
-        """
-
-    def state(self) -> dict[str, Any]:
-        """JSON-ready state, for a checkpoint."""
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """The inverse of :meth:`state`."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +174,8 @@ class Trainer:
             loss = self._epoch(on_step)
             trained = time.perf_counter() - started
             score = float(self.evaluate())
+            if self.hook is not None:
+                score = self.hook.scored(score)
             self._after_epoch(score)
             seconds = work_seconds(self.device) - worked
             self.history.append(Epoch(self.epoch, loss, score, seconds, len(self.train_feed) / trained))

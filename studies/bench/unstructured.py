@@ -11,9 +11,8 @@ is trained again with the zeros held, from the weights that are left (as the pub
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,12 +25,13 @@ from optuna_aes.cli.recipe import merged
 from optuna_aes.errors import AesError
 from optuna_aes.models.embedding import MixedEmbedding
 from optuna_aes.models.evaluation import auc, predict
+from optuna_aes.models.step_hook import StepHook
 from optuna_aes.models.training import Trainer
 from optuna_aes.strategies.dnis.sparsity import pruned_to, sparse_cost
 
 
-class Held:
-    """Holds the zeros of a table through a training; see :class:`optuna_aes.models.training.StepHook`."""
+class Held(StepHook):
+    """Holds the zeros of a table through a training; see :class:`optuna_aes.models.step_hook.StepHook`."""
 
     def __init__(self, table: Tensor) -> None:
         self.table = table
@@ -45,16 +45,6 @@ class Held:
     def before(self, step: int, steps: int) -> None:
         """Before every step."""
         self.hold()
-
-    def after(self, step: int, losses: Tensor) -> None:
-        """Nothing is observed."""
-
-    def state(self) -> dict[str, Any]:
-        """Nothing is kept."""
-        return {}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """The inverse of :meth:`state`."""
 
 
 def full_model(task: Task, seed: int) -> CTRModel:

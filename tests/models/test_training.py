@@ -25,6 +25,7 @@ from optuna_aes.models.backbones.registry import BACKBONES
 from optuna_aes.models.evaluation import auc, logloss, predict
 from optuna_aes.models.feed import Feed
 from optuna_aes.models.model import CTRModel, ModelOptions
+from optuna_aes.models.step_hook import StepHook
 from optuna_aes.models.supernet import Supernet
 from optuna_aes.models.train_options import TrainOptions
 from optuna_aes.models.training import Trainer, TrainState
@@ -38,7 +39,7 @@ def plain_model(**options: Any) -> CTRModel:
     return CTRModel(WITH_BAG, SIZES, dim=4, options=ModelOptions(hidden=(8, 4), init_std=0.1, **options))
 
 
-class RandomPaths:
+class RandomPaths(StepHook):
     """A hook that draws a path for every step, from a generator of its own and from torch's."""
 
     def __init__(self, supernet: Supernet) -> None:

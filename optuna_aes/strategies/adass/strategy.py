@@ -21,6 +21,7 @@ from optuna_aes.data.dataset import Dataset, Schema
 from optuna_aes.errors import InputError
 from optuna_aes.models.feed import Feed
 from optuna_aes.models.model import ModelOptions
+from optuna_aes.models.step_hook import StepHook
 from optuna_aes.models.supernet import SubnetScorer, Supernet
 from optuna_aes.models.train_options import TrainOptions
 from optuna_aes.models.training import Trainer
@@ -165,7 +166,7 @@ class AdaSS(OneShot):
         return SubnetScorer(supernet, dataset.valid, rows=self.score_rows, seed=seed)
 
 
-class SupernetHook:
+class SupernetHook(StepHook):
     """Draws the paths of each training step, and feeds what the step showed back to the sampler.
 
     Args:
@@ -192,7 +193,7 @@ class SupernetHook:
             self._probe = ids.to(device), labels.to(device)
 
     def before(self, step: int, steps: int) -> None:
-        """Draws the step's paths; see :class:`optuna_aes.models.training.StepHook`."""
+        """Draws the step's paths; see :class:`optuna_aes.models.step_hook.StepHook`."""
         every = max(1, steps // self.sampler.options.probes)
         if self._probe is not None and step % every == 0 and step >= self.sampler.options.warmup * steps:
             self.sampler.observe_probe(self._probe_lag(step))

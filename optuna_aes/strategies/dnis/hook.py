@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from optuna_aes.models.step_hook import StepHook
 from optuna_aes.models.supernet import Supernet
 from optuna_aes.strategies.dnis.selection import selection_step
 from optuna_aes.strategies.dnis.unrolled import unrolled_gradient
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from optuna_aes.strategies.dnis.strategy import DNIS
 
 
-class SelectionHook:
+class SelectionHook(StepHook):
     """After the warm start, a step of α before each step of the weights.
 
     Args:
@@ -36,7 +36,7 @@ class SelectionHook:
         self.searches = False
 
     def before(self, step: int, steps: int) -> None:
-        """Moves α; see :class:`optuna_aes.models.training.StepHook`."""
+        """Moves α; see :class:`optuna_aes.models.step_hook.StepHook`."""
         self.searches = step >= int(self.options.warmup * steps)
         if self.searches:
             alpha = gates(self.supernet).gate
@@ -49,13 +49,6 @@ class SelectionHook:
         if self.searches and self.options.freeze_tower:
             for parameter in self.supernet.backbone.parameters():
                 parameter.grad = None
-
-    def state(self) -> dict[str, Any]:
-        """Nothing: α lies in the supernet's buffers."""
-        return {}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """The inverse of :meth:`state`."""
 
     def _gradient(self, step: int) -> Tensor:
         options = self.options

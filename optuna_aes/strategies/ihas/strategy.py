@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from optuna_aes.errors import InputError
 from optuna_aes.models.feed import Feed
 from optuna_aes.models.inherit import inherit
 from optuna_aes.models.model import CTRModel, ModelOptions
+from optuna_aes.models.step_hook import StepHook
 from optuna_aes.models.supernet import SubnetScorer, Supernet
 from optuna_aes.models.train_options import TrainOptions
 from optuna_aes.models.training import Trainer
@@ -233,8 +234,8 @@ class IHAS(OneShot):
         return np.concatenate(points)
 
 
-class WarmUp:
-    """Tells whether a training's first steps are over; see :class:`optuna_aes.models.training.StepHook`."""
+class WarmUp(StepHook):
+    """Tells whether a training's first steps are over; see :class:`optuna_aes.models.step_hook.StepHook`."""
 
     def __init__(self, share: float) -> None:
         self.share = share
@@ -243,16 +244,6 @@ class WarmUp:
     def before(self, step: int, steps: int) -> None:
         """A function of the step alone, so that a resumed training has the same."""
         self.over = step >= self.share * steps
-
-    def after(self, step: int, losses: torch.Tensor) -> None:
-        """Nothing is observed."""
-
-    def state(self) -> dict[str, Any]:
-        """Nothing is kept."""
-        return {}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """The inverse of :meth:`state`."""
 
 
 def gated(supernet: Supernet) -> GatedSupernet:

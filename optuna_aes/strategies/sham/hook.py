@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from optuna_aes.models.step_hook import StepHook
 from optuna_aes.models.supernet import Supernet
 from optuna_aes.strategies.pruning.base import field_rows, gates
 from optuna_aes.strategies.pruning.gradients import Batches, gate_gradient
@@ -64,7 +64,7 @@ def ranks(record: Record, bound: float) -> Tensor:
     return (record.opened + record.auxiliary / (2.1 * bound)).float()
 
 
-class MaskHook:
+class MaskHook(StepHook):
     """Warm-up with open masks, then mask steps under a falling limit, then training of the sizes that were passed.
 
     Args:
@@ -89,7 +89,7 @@ class MaskHook:
         self.searches = False
 
     def before(self, step: int, steps: int) -> None:
-        """Sets the step's masks; see :class:`optuna_aes.models.training.StepHook`."""
+        """Sets the step's masks; see :class:`optuna_aes.models.step_hook.StepHook`."""
         first, last = self.phases(steps)
         self.searches = first <= step < last
         if step >= last:
@@ -116,13 +116,6 @@ class MaskHook:
         """The first step of the search, and the first one after it."""
         first = int(self.options.warmup * steps)
         return first, max(first + 1, int((self.options.warmup + self.options.search) * steps))
-
-    def state(self) -> dict[str, Any]:
-        """Nothing: all there is lies in the supernet's buffers."""
-        return {}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """The inverse of :meth:`state`."""
 
     @torch.no_grad()
     def _search(self, gradient: Tensor) -> None:
