@@ -1,6 +1,6 @@
 """What does a search cost? CPU seconds of fit and scoring against one training of the full-size model, early-stopped alike.
 
-``python -m studies.bench.cost planted|frappe [--trials 500] [--rows 1000000] [--race 0.03125] [--write]``
+``python -m studies.bench.cost planted|frappe [--trials 500] [--rows 1000000] [--race 0.03125] [--fit-epochs 20] [--write]``
 
 Stated in CPU seconds of one thread, so that other work on the machine counts for little. Nothing is retrained.
 """
@@ -73,6 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--race", type=float, default=0.03125, help="share of the validation rows that come first; 0: all"
     )
+    parser.add_argument(
+        "--fit-epochs", type=int, help="of the supernet, at most; as many as of any training by default"
+    )
     parser.add_argument("--write", action="store_true", help="put it into RESULTS.md")
     given = parser.parse_args(arguments)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -81,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         task, strategy, budget = planted_million(given.rows), AdaSS(), 0.25
     else:
         task, strategy, budget = frappe_task(), frappe_strategy(), 0.5
+    if given.fit_epochs:
+        task = replace(task, fit=replace(task.train, epochs=given.fit_epochs))
     raced = replace(strategy, race=given.race)
     fit, fit_epochs, score, found = search_cost(task, raced, budget, given.trials)
     print(f"fit {fit:.1f} s, {fit_epochs} epochs; scoring {score:.1f} s, best inherited AUC {found:.4f}", flush=True)
@@ -99,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("\n".join(lines))
     rows = f"{task.dataset.rows['train']:,} + {task.dataset.rows['valid']:,} rows"
     title = f"A search of {given.trials} architectures, {given.data} ({rows})"
+    title += f", {given.fit_epochs} epochs of fit" if given.fit_epochs else ""
     if given.write:
         write_section(title, "\n".join(lines))
 
