@@ -52,7 +52,7 @@ def debugging() -> bool:
 
 
 def _usage(error: BaseException) -> str:
-    text = _one_line(error.format_message())  # type: ignore[attr-defined]
+    text = _one_line(error.format_message())  # type: ignore[attr-defined]  # asked for by the caller
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "optuna-aes"
     return f"{text[:1].lower()}{text[1:].rstrip('.')}: see {command} --help"

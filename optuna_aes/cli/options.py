@@ -243,7 +243,7 @@ def with_search_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         *own,
     ]
-    joined.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    joined.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # as inspect documents it
     joined.__annotations__ = {p.name: p.annotation for p in parameters}
     return joined
 

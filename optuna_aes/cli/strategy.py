@@ -11,7 +11,7 @@ from optuna_aes.errors import InputError
 from optuna_aes.strategies.base import Strategy
 from optuna_aes.strategies.registry import strategy_class
 
-T = TypeVar("T")
+T = TypeVar("T")  # a dataclass, which mypy cannot be told where strategies are known by their base class alone
 
 # Fields of strategies, and of their parts, that have an option of their own: field name, option name. All else is for --set.
 _OPTIONS = {

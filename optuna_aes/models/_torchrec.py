@@ -154,7 +154,7 @@ def _sharder(update: Mapping[str, Any]) -> Any:
     from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
     from torchrec.distributed.types import ShardingType
 
-    class Sharder(EmbeddingBagCollectionSharder):  # type: ignore[misc]
+    class Sharder(EmbeddingBagCollectionSharder):  # type: ignore[misc]  # an extra, without types here
         def sharding_types(self, compute_device_type: str) -> list[str]:
             return [ShardingType.TABLE_WISE.value, ShardingType.ROW_WISE.value]  # the latter on the CPU too
 

@@ -82,7 +82,7 @@ class CompiledBackbones:
             yield
             return
         for module, forward in self.fast.items():
-            module.forward = forward  # type: ignore[method-assign]
+            module.forward = forward  # type: ignore[method-assign]  # of this module, not its class
         try:
             yield
         finally:

@@ -118,18 +118,30 @@ def compare(runs: Sequence[Run], shares: Sequence[float]) -> Comparison:
     full = runs[0].result.full["params"]
     whole = {run.seed: _full_seconds(run.result) for run in runs if _full_seconds(run.result) is not None}
     strategies = list(dict.fromkeys(run.strategy for run in runs))
-    first = {run.seed: run for run in runs if run.strategy == strategies[0]}
+    volumes = {(run.strategy, run.seed): hypervolume(run.result, min(shares)) for run in runs}
+    leads = {
+        (name, seed): volume - volumes[strategies[0], seed]
+        for (name, seed), volume in volumes.items()
+        if name != strategies[0] and (strategies[0], seed) in volumes
+    }
     references = [run.result for run in runs if any(p.uniform for p in run.result.points)]
     return Comparison(
         shares=tuple(shares),
         full=full,
         uniform={s: Estimate.of(_uniform_auc(r, s * full) for r in references) for s in shares},
-        rows=tuple(_row(name, [r for r in runs if r.strategy == name], shares, whole, first) for name in strategies),
+        rows=tuple(
+            _row(name, [r for r in runs if r.strategy == name], shares, whole, volumes, leads) for name in strategies
+        ),
     )
 
 
 def _row(
-    name: str, runs: Sequence[Run], shares: Sequence[float], whole: dict[int, float | None], first: dict[int, Run]
+    name: str,
+    runs: Sequence[Run],
+    shares: Sequence[float],
+    whole: dict[int, float | None],
+    volumes: dict[tuple[str, int], float],
+    leads: dict[tuple[str, int], float],
 ) -> Row:
     full = runs[0].result.full["params"]
     points = {s: [pick(run.result, s * full) for run in runs] for s in shares}
@@ -141,12 +153,8 @@ def _row(
     return Row(
         strategy=name,
         auc={s: Estimate.of(None if p is None else p.auc_test for p in found) for s, found in points.items()},
-        hypervolume=Estimate.of(hypervolume(run.result, min(shares)) for run in runs),
-        lead=Estimate.of(
-            hypervolume(run.result, min(shares)) - hypervolume(first[run.seed].result, min(shares))
-            for run in runs
-            if run.seed in first and run is not first[run.seed]
-        ),
+        hypervolume=Estimate.of(volumes[name, run.seed] for run in runs),
+        lead=Estimate.of(leads.get((name, run.seed)) for run in runs),
         cost=Estimate.of(seconds),
         trainings=Estimate.of(s / one if one else None for s, one in zip(seconds, ones, strict=True)),
         agreement=None if alike is None else alike.same,

@@ -193,7 +193,7 @@ def jsonable(value: Any) -> Any:
 def revive(kind: type[T], data: Mapping[str, Any]) -> T:
     """A dataclass of the values that :func:`jsonable` made of it."""
     hints = typing.get_type_hints(kind)
-    names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # kind is a dataclass
     return kind(**{name: _revived(hints[name], value) for name, value in data.items() if name in names})
 
 

@@ -112,5 +112,5 @@ def _lock_for_update(
     invoked = getattr(context, "invoked_statement", None)
     if getattr(invoked, "_for_update_arg", None) is None:
         return
-    if not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
+    if not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]  # it is executing
         connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -185,7 +185,7 @@ class Checkpoints:
                 raise DamagedArtifactError(f"artifact {entry['artifact_id']} does not match its checksum")
             with safe_open(path, framework="pt", device="cpu") as content:
                 # Cloned, because the file they are mapped from is about to go.
-                tensors = {name: content.get_tensor(name).clone() for name in content.keys()}  # noqa: SIM118
+                tensors = {name: content.get_tensor(name).clone() for name in content.keys()}  # noqa: SIM118 - no mapping
                 meta = json.loads(content.metadata()[_META])
         return tensors, meta
 

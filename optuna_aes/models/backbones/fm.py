@@ -25,7 +25,7 @@ def fm_interaction(groups: Sequence[Tensor]) -> Tensor:
     Returns:
         Shape ``(batch,)``.
     """
-    found: Tensor = _Interaction.apply(*groups)  # type: ignore[no-untyped-call]
+    found: Tensor = _Interaction.apply(*groups)  # type: ignore[no-untyped-call]  # torch's apply
     return found
 
 

@@ -6,6 +6,7 @@ batches by slicing tensors. They differ in who updates the table.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -44,7 +45,7 @@ class Net(nn.Module):
         return F.binary_cross_entropy_with_logits(self(rows), labels)
 
 
-class Bare:
+class Bare(ABC):
     """What the loops share.
 
     Args:
@@ -67,11 +68,13 @@ class Bare:
         self.make_table(torch.randn(self.total, work.dim + extra).mul_(work.std))
         self.loss = torch.compile(self.net.loss, dynamic=False) if compiled else self.net.loss
 
+    @abstractmethod
     def make_table(self, initial: Tensor) -> None:
-        raise NotImplementedError
+        """Makes the table of its initial values, and its optimiser."""
 
+    @abstractmethod
     def step(self, ids: Tensor, labels: Tensor) -> None:
-        raise NotImplementedError
+        """Forward and backward pass, and the table's update."""
 
     def lookup(self, ids: Tensor) -> Tensor:
         """Rows of ids without a gradient."""
