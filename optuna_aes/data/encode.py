@@ -194,8 +194,8 @@ def _write(
             for part, (digest, _) in zip(block[1], digests, strict=True):
                 digest.update(part.data)
 
-        # Blocks are mapped two at a time, and hashed one by one, as depth 1 has it, while the one before is written.
-        for ((rows, _), parts), _ in ahead(hashed, ahead(mapped, stage.blocks()), depth=1):
+        # Blocks are mapped two at a time, and hashed one by one, in order, while the one before is written.
+        for ((rows, _), parts), _ in ahead(hashed, ahead(mapped, stage.blocks()), depth=1, threads=1):
             for part, file in zip(parts, files, strict=True):
                 file.write(part.data)
             progress("write", rows.stop, stage.rows)

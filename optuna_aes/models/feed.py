@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from optuna_aes.data.ahead import ahead
 from optuna_aes.data.dataset import Split
 
 SHARE = 0.5  # of the GPU's free memory that a split may take; the rest is for the model
@@ -57,16 +57,10 @@ class Feed:
             yield from (self.batch(index) for index in indices)
             return
         stream = _stream(self.device) if self.device.type == "cuda" else None
-        coming: deque[Future[tuple[Tensor, Tensor, Any]]] = deque()
-        with ThreadPoolExecutor(1, thread_name_prefix="feed") as thread:
-            for index in indices:
-                coming.append(thread.submit(self._fetched, index, stream))
-                if len(coming) > AHEAD:
-                    yield self._arrived(*coming.popleft().result())
-            while coming:
-                yield self._arrived(*coming.popleft().result())
+        for _, fetched in ahead(partial(self._fetched, stream), indices, depth=AHEAD, threads=1):
+            yield self._arrived(*fetched)
 
-    def _fetched(self, index: Tensor | slice, stream: torch.cuda.Stream | None) -> tuple[Tensor, Tensor, Any]:
+    def _fetched(self, stream: torch.cuda.Stream | None, index: Tensor | slice) -> tuple[Tensor, Tensor, Any]:
         """A batch on its way to the device, and what tells when it is there."""
         if isinstance(index, slice):
             ids, labels = self.ids[index].contiguous(), self.labels[index].contiguous()
