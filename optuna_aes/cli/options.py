@@ -110,7 +110,10 @@ class SearchOptions:
         _training("--compile/--no-compile", help="Compile the training step: seconds at first, then faster steps."),
     ] = False
     amp: Annotated[
-        bool, _training("--amp/--no-amp", help="Training steps in bfloat16: faster on GPUs, slower on most CPUs.")
+        bool,
+        _training(
+            "--amp/--no-amp", help="Training steps in bfloat16: faster on GPUs and on CPUs that can multiply it."
+        ),
     ] = False
     deterministic: Annotated[
         bool,

@@ -15,6 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_BY_DIGITS = 32_768  # integers that torch sorts by their digits
+_WORTH_FILLING = 12_288  # so few that filling them up costs what it saves
+
 
 @dataclass(frozen=True)
 class BatchRows:
@@ -49,7 +52,7 @@ class BatchRows:
             position = torch.empty(total, dtype=torch.int64, device=ids.device)
             position[rows] = torch.arange(len(rows), device=ids.device)
             return cls(rows, position.index_select(0, flat).view(ids.shape))
-        ordered, order = torch.sort(flat, stable=True)
+        ordered, order = sorted_stably(flat)
         first = torch.ones(len(flat), dtype=torch.bool, device=ids.device)
         torch.ne(ordered[1:], ordered[:-1], out=first[1:])
         start = first.nonzero().squeeze(1)
@@ -90,6 +93,23 @@ class BatchRows:
             return F.embedding(self.inverse, leaf)
         found: Tensor = _Lookup.apply(leaf, self.inverse, self.order, self.start)  # type: ignore[no-untyped-call]
         return found
+
+
+def sorted_stably(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Integers in ascending order, equal ones as they came, and where each was; both of shape ``(values,)``.
+
+    On the CPU torch sorts by digits from 32,768 integers on, and by comparing below. What falls a little short of that is
+    filled up with the largest integer, which stays behind: a third of the time for a batch of 1,024 rows and 26 fields.
+
+    Args:
+        values: int32 or int64, shape ``(values,)``.
+    """
+    count = len(values)
+    if values.device.type == "cpu" and _WORTH_FILLING <= count < _BY_DIGITS:
+        filling = values.new_full((_BY_DIGITS - count,), torch.iinfo(values.dtype).max)
+        values = torch.cat([values, filling])
+    ordered, order = torch.sort(values, stable=True)
+    return ordered[:count], order[:count]
 
 
 class _Lookup(torch.autograd.Function):

@@ -35,7 +35,7 @@ class TrainOptions:
         compile: Whether ``torch.compile`` compiles the training step: some seconds at the first one, and a tenth to a
             fifth off every later one. On the CPU it needs a C++ compiler; where there is none, a warning says so.
         amp: Whether the backbone's training steps compute in bfloat16 (tables, updates and validation stay float32): faster
-            on GPUs, and slower by far on most CPUs.
+            on GPUs, and on CPUs that have instructions for it; where a CPU has none, a warning says so.
         deterministic: Whether only deterministic algorithms are taken, so that a GPU gives the same bits each time.
     """
 

@@ -22,6 +22,7 @@ from optuna_aes.models.feed import Feed
 from optuna_aes.models.layout import FieldLayout
 from optuna_aes.models.memory import keep_freed_memory
 from optuna_aes.models.model import dense_parameters, row_tables, seeded
+from optuna_aes.models.precision import has_bfloat16, logits
 from optuna_aes.models.reproducible import deterministic
 from optuna_aes.models.row_optimizers import ROW_OPTIMIZERS, RowAdam
 from optuna_aes.models.rows import SelfUpdating, TouchedParts
@@ -118,14 +119,15 @@ class Trainer:
         self.rows = ROW_OPTIMIZERS[options.tables](row_tables(model), lr=options.rows_lr, l2=options.l2)
         self.dense_names = dense_parameters(model)
         self.dense = torch.optim.Adam(self.dense_names.values(), lr=options.lr, fused=True)
+        self.amp = options.amp and has_bfloat16(self.device.type)
         compile = options.compile and can_compile(self.device.type)
         if compile:
             self.rows.compile()
         self.compiled = CompiledBackbones(model, options.batch_size) if compile else contextlib.nullcontext
         self.whole: WholeTables | None = None
-        plain = hook is None and penalty is None and not options.amp
+        plain = hook is None and penalty is None
         if compile and plain and isinstance(self.rows, RowAdam) and WholeTables.suits(model, options.batch_size):
-            self.whole = WholeTables(model, self.rows, self.dense, options.batch_size)
+            self.whole = WholeTables(model, self.rows, self.dense, options.batch_size, amp=self.amp)
         self.epoch = 0
         self.bad_epochs = 0
         self.best_auc = -np.inf
@@ -242,9 +244,9 @@ class Trainer:
         return total
 
     def _losses(self, ids: Tensor, labels: Tensor) -> Tensor:
-        with self.compiled(len(ids)), torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.amp):
-            logits = self.model(ids).float()
-        return F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+        with self.compiled(len(ids)):
+            found = logits(self.model, ids, amp=self.amp)
+        return F.binary_cross_entropy_with_logits(found, labels, reduction="none")
 
     def _after_epoch(self, score: float) -> None:
         if self.keep == "last":

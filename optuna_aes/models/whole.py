@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from optuna_aes.models.compiled import compiled
 from optuna_aes.models.embedding import MixedEmbedding
 from optuna_aes.models.model import CTRModel
+from optuna_aes.models.precision import logits
 from optuna_aes.models.row_optimizers import RowAdam, adam_change
 
 
@@ -46,12 +47,15 @@ class WholeTables:
         rows: The optimiser of its tables.
         dense: The optimiser of everything else, with the same learning rate.
         batch_size: Rows of the batches that run compiled; others, such as an epoch's last one, would be compiled anew.
+        amp: Whether the backbone computes in bfloat16.
     """
 
-    def __init__(self, model: nn.Module, rows: RowAdam, dense: torch.optim.Adam, batch_size: int) -> None:
+    def __init__(
+        self, model: nn.Module, rows: RowAdam, dense: torch.optim.Adam, batch_size: int, *, amp: bool = False
+    ) -> None:
         embedding = model.embedding
         assert isinstance(embedding, MixedEmbedding)
-        self.model, self.rows, self.dense, self.batch_size = model, rows, dense, batch_size
+        self.model, self.rows, self.dense, self.batch_size, self.amp = model, rows, dense, batch_size, amp
         self.layout = embedding.layout
         starts = {
             id(embedding.tables[str(size)]): start
@@ -115,7 +119,7 @@ class WholeTables:
 
     def _loss(self, ids: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
         """The batch's mean loss, and which rows of the tables it touches, bool of shape ``(rows,)``; None for all."""
-        loss = F.binary_cross_entropy_with_logits(self.model(ids), labels)
+        loss = F.binary_cross_entropy_with_logits(logits(self.model, ids, amp=self.amp), labels)
         if self.layout.every_row:
             return loss, None
         rows = self.layout.rows(ids).flatten().long()

@@ -1,4 +1,4 @@
-"""What is made for GPUs, as far as a CPU can tell: data that does not fit there, bfloat16, deterministic algorithms."""
+"""What is made for GPUs, as far as a CPU can tell: data that does not fit there, deterministic algorithms."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import PLAIN, WITH_BAG, ids_of, tiny_dataset, tiny_split
+from helpers import PLAIN, WITH_BAG, tiny_dataset, tiny_split
 
-from optuna_aes.data.synthetic import PlantedField, planted
 from optuna_aes.models import feed as feed_module
 from optuna_aes.models.evaluation import predict
 from optuna_aes.models.feed import AHEAD, Feed, fits
@@ -74,21 +73,6 @@ def test_what_fits_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fits(10**15, CPU)
     assert fits(500, gpu)
     assert not fits(501, gpu)
-
-
-def test_bfloat16_comes_to_the_same_auc() -> None:
-    fields = (PlantedField("user", 60, 2), PlantedField("item", 40, 2), PlantedField("noise", 80, 0, main=0.0))
-    data = planted(fields, rows=(6000, 3000, 10), seed=0)
-    seen: list[torch.dtype] = []
-    with torch.random.fork_rng():
-        exact, half = trained(data, epochs=6), trained(data, epochs=6, amp=True)
-    half.model.backbone.tower.register_forward_hook(lambda *call: seen.append(call[2].dtype))
-    half._losses(ids_of(data.valid, 50), torch.zeros(50))
-    assert seen == [torch.bfloat16]
-    assert exact.best_auc > 0.7
-    assert half.best_auc == pytest.approx(exact.best_auc, abs=0.003)
-    assert half.best_auc != exact.best_auc
-    assert all(value.dtype == torch.float32 for value in half.model.state_dict().values() if value.is_floating_point())
 
 
 def test_deterministic_algorithms_are_asked_for_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from optuna_aes.models.row_optimizers import (
     RowAdam,
     RowOptimizer,
 )
-from optuna_aes.models.rows import BatchRows, RowTable
+from optuna_aes.models.rows import BatchRows, RowTable, sorted_stably
 
 
 @pytest.mark.parametrize("total", [50, 100_000])  # marked, and sorted
@@ -22,6 +22,16 @@ def test_distinct_rows_are_ascending_and_rebuild_the_batch(total: int) -> None:
     batch = BatchRows.of(ids, total)
     assert batch.rows.tolist() == sorted(set(ids.reshape(-1).tolist()))
     assert torch.equal(batch.rows[batch.inverse], ids)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("count", [0, 100, 12_288, 26_624, 32_767, 32_768, 50_000])
+def test_rows_are_sorted_as_numpy_sorts_them_stably(count: int, dtype: torch.dtype) -> None:
+    values = torch.from_numpy(np.random.default_rng(0).integers(0, 1000, count)).to(dtype)
+    values[::7] = torch.iinfo(dtype).max  # what short ones are filled up with
+    ordered, order = sorted_stably(values)
+    assert torch.equal(order, torch.from_numpy(values.numpy().argsort(kind="stable")))
+    assert torch.equal(ordered, values[order])
 
 
 @pytest.mark.parametrize("total", [50, 100_000])

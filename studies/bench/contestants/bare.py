@@ -23,12 +23,12 @@ from studies.bench.contestants.base import OnStep, Work
 class Net(nn.Module):
     """The model above the table."""
 
-    def __init__(self, work: Work, fields: int) -> None:
+    def __init__(self, work: Work, fields: int, *, amp: bool) -> None:
         super().__init__()
         widths = [fields * work.dim, *work.hidden]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.out = nn.Linear(widths[-1], 1)
-        self.dim, self.fm = work.dim, work.backbone == "deepfm"
+        self.dim, self.fm, self.amp = work.dim, work.backbone == "deepfm", amp
 
     def forward(self, rows: Tensor) -> Tensor:
         """Logits, from looked-up rows of shape ``(batch, fields, dim + 1 or more)``."""
@@ -42,7 +42,9 @@ class Net(nn.Module):
         return logit
 
     def loss(self, rows: Tensor, labels: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(self(rows), labels)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.amp):
+            logits = self(rows).float()
+        return F.binary_cross_entropy_with_logits(logits, labels)
 
 
 class Bare(ABC):
@@ -51,18 +53,19 @@ class Bare(ABC):
     Args:
         work: What to train.
         compiled: Whether ``torch.compile`` compiles all that it can.
+        amp: Whether matrix products take bfloat16.
     """
 
     columns = 1  # after the embedding's own: the first-order weight
 
-    def __init__(self, work: Work, *, compiled: bool) -> None:
+    def __init__(self, work: Work, *, compiled: bool, amp: bool = False) -> None:
         torch.manual_seed(work.seed)
         self.work, self.compiled = work, compiled
         offsets = work.offsets
         self.total = int(offsets[-1])
         self.ids = torch.from_numpy(work.dataset.train.ids + offsets[:-1]).to(torch.int32)
         self.labels = torch.from_numpy(work.dataset.train.labels.astype(np.float32))
-        self.net = Net(work, self.ids.shape[1])
+        self.net = Net(work, self.ids.shape[1], amp=amp)
         self.adam = torch.optim.Adam(self.net.parameters(), lr=work.lr, fused=True)
         extra = self.columns if work.backbone == "deepfm" else 0
         self.make_table(torch.randn(self.total, work.dim + extra).mul_(work.std))

@@ -18,10 +18,13 @@ class Ours:
     Args:
         work: What to train.
         compiled: Whether the step is compiled.
+        amp: Whether matrix products take bfloat16.
         tables: Optimiser of the tables, and its learning rate; None for that of the rest.
     """
 
-    def __init__(self, work: Work, *, compiled: bool, tables: tuple[str, float | None] = ("adam", None)) -> None:
+    def __init__(
+        self, work: Work, *, compiled: bool, amp: bool = False, tables: tuple[str, float | None] = ("adam", None)
+    ) -> None:
         self.work = work
         data = work.dataset
         options = ModelOptions(backbone=work.backbone, hidden=work.hidden, init_std=work.std)
@@ -36,6 +39,7 @@ class Ours:
             patience=0,
             schedule="constant",
             compile=compiled,
+            amp=amp,
         )
         # No validation: the other loops have none.
         self.trainer = Trainer(self.model, data.train, data.valid, train, seed=work.seed, evaluate=lambda: 0.5)

@@ -29,16 +29,22 @@ from studies.bench.tables import table
 # Libraries print what they like to standard output: from here on, that goes to standard error.
 PARENT = os.fdopen(os.dup(1), "w") if __name__ == "__main__" else sys.stdout
 
+ADAGRAD = ("adagrad", bare.Fbgemm.lr)
+
 CONTESTANTS = {
     "ours": lambda work: Ours(work, compiled=False),
     "ours, compiled": lambda work: Ours(work, compiled=True),
-    "ours, row-wise Adagrad, compiled": lambda work: Ours(work, compiled=True, tables=("adagrad", bare.Fbgemm.lr)),
+    "ours, row-wise Adagrad, compiled": lambda work: Ours(work, compiled=True, tables=ADAGRAD),
+    "ours, compiled, bfloat16": lambda work: Ours(work, compiled=True, amp=True),
+    "ours, row-wise Adagrad, compiled, bfloat16": lambda work: Ours(work, compiled=True, amp=True, tables=ADAGRAD),
     "bare, dense Adam": lambda work: bare.Dense(work, compiled=False),
     "bare, dense Adam, compiled": lambda work: bare.Dense(work, compiled=True),
     "bare, SparseAdam, compiled": lambda work: bare.Sparse(work, compiled=True),
     "bare, row-wise Adam": lambda work: bare.Rows(work, compiled=False),
     "bare, row-wise Adam, compiled": lambda work: bare.Rows(work, compiled=True),
     "bare, FBGEMM row-wise Adagrad, compiled": lambda work: bare.Fbgemm(work, compiled=True),
+    "bare, dense Adam, compiled, bfloat16": lambda work: bare.Dense(work, compiled=True, amp=True),
+    "bare, FBGEMM row-wise Adagrad, compiled, bfloat16": lambda work: bare.Fbgemm(work, compiled=True, amp=True),
     "DeepCTR-Torch": DeepCtr,
     "FuxiCTR": FuxiCtr,
 }
