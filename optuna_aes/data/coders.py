@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import cached_property
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import polars as pl
 
 from optuna_aes.data.dataset import OOV, FieldKind, IntArray
 from optuna_aes.data.fields import MISSING, CategoricalField, Codes, Field, NumericField, bag, number, text
+from optuna_aes.data.lookup import FIRST, CodeTable
 from optuna_aes.data.options import EncodeOptions
 
 SAMPLE = 200_000  # training rows that the edges of a numeric field are made from
@@ -37,8 +39,12 @@ class Coder(ABC):
     dtype: type[np.generic]
 
     @abstractmethod
-    def codes(self, dtype: pl.DataType) -> pl.Expr:
-        """The expression that turns the raw column, of any split, into codes."""
+    def values(self, dtype: pl.DataType) -> pl.Expr:
+        """The expression that turns the raw column, of any split, into what :meth:`codes` takes."""
+
+    @abstractmethod
+    def codes(self, values: pl.Series) -> Codes:
+        """The values' codes, of shape ``(rows,)`` or ``(rows, width)``; may be called by several threads at once."""
 
     @abstractmethod
     def observe(self, codes: Codes, *, every: int) -> None:
@@ -56,7 +62,8 @@ class Coder(ABC):
 class CategoricalCoder(Coder):
     """Numbers the values in the order it meets them, and ranks them by frequency at the end.
 
-    The dictionary is polars' own, shared by all batches, so that a value is hashed once a row and nothing is joined.
+    The dictionary is polars' own, shared by all batches. Only what is new is looked for in it: a value that was met before is
+    found by its hash, in a third of the time where a vocabulary is large.
 
     Args:
         name: The column.
@@ -72,17 +79,30 @@ class CategoricalCoder(Coder):
         self._type = pl.Categorical(pl.Categories.random())
         # Polars forgets a dictionary that no column uses; this one keeps it, and gives the empty string the code MISSING.
         self._anchor = pl.Series([""], dtype=self._type)
+        self._met, self._lock = CodeTable(), Lock()
         self._counts = np.zeros(1, dtype=np.int64)
         self._longest, self._rows = 1, 0
 
-    def codes(self, dtype: pl.DataType) -> pl.Expr:
+    def values(self, dtype: pl.DataType) -> pl.Expr:
         """See :class:`Coder`."""
         if not self.multi:
-            return self._code(text(self.name, dtype))
-        return bag(self.name, dtype, separator=self._options.separator, width=self.width, code=self._code)
+            return text(self.name, dtype)
+        return bag(self.name, dtype, separator=self._options.separator, width=self.width)
 
-    def _code(self, value: pl.Expr) -> pl.Expr:
-        return value.cast(self._type).to_physical()
+    def codes(self, values: pl.Series) -> Codes:
+        """See :class:`Coder`."""
+        rows = len(values)
+        if self.multi:
+            values = values.explode()
+        hashes = np.maximum(values.hash().to_numpy(), FIRST)
+        with self._lock:
+            codes, unknown = self._met.find(hashes)
+            if len(unknown):
+                new, first, which = np.unique(hashes[unknown], return_index=True, return_inverse=True)
+                numbered = values.gather(unknown[first]).cast(self._type).to_physical().to_numpy()
+                self._met.add(new, numbered)
+                codes[unknown] = numbered[which]
+        return codes.reshape(rows, self.width) if self.multi else codes
 
     def observe(self, codes: Codes, *, every: int) -> None:
         """See :class:`Coder`."""
@@ -139,9 +159,13 @@ class NumericCoder(Coder):
         self._missing = False
         self._phase = 0
 
-    def codes(self, dtype: pl.DataType) -> pl.Expr:
+    def values(self, dtype: pl.DataType) -> pl.Expr:
         """See :class:`Coder`."""
         return number(self.name)
+
+    def codes(self, values: pl.Series) -> Codes:
+        """See :class:`Coder`."""
+        return values.to_numpy()
 
     def observe(self, codes: Codes, *, every: int) -> None:
         """See :class:`Coder`."""

@@ -31,7 +31,7 @@ from optuna_aes.data.dataset import (
     write_schema,
 )
 from optuna_aes.data.encoder import Encoder, fill_ids
-from optuna_aes.data.fields import Field, to_numpy
+from optuna_aes.data.fields import Codes, Field
 from optuna_aes.data.labels import check_classes, parse_labels
 from optuna_aes.data.options import EncodeOptions
 from optuna_aes.data.plan import Plan, drop_hint, make_plan
@@ -120,16 +120,16 @@ def _read(source: Source, plan: Plan, coders: Sequence[Coder], stage: Stage, pro
     return _Rows(np.concatenate(labels), np.concatenate(given), clock.times() if clock else None)
 
 
-def _code(path: Path, coders: Sequence[Coder], batch: Batch) -> list[npt.NDArray[np.generic]]:
+def _code(path: Path, coders: Sequence[Coder], batch: Batch) -> list[Codes]:
     """Codes of a batch. Which code a new value gets is chance where two batches are coded at once; ids do not tell."""
     frame = batch.frame
     try:
-        codes = frame.select(c.codes(frame.schema[c.name]).alias(c.name) for c in coders)
+        values = frame.select(c.values(frame.schema[c.name]).alias(c.name) for c in coders)
     except pl.exceptions.PolarsError as error:
         raise DataError(
             f"{path} holds values that cannot be encoded ({one_line(error)}): see the option drop"
         ) from error
-    return [to_numpy(column) for column in codes.iter_columns()]
+    return [coder.codes(column) for coder, column in zip(coders, values.iter_columns(), strict=True)]
 
 
 def _split(source: Source, plan: Plan, options: EncodeOptions, rows: _Rows) -> SplitArray:
@@ -149,11 +149,15 @@ def _fit(
     """Fits every field to the training rows, and refuses fields that say nothing."""
     train = int(np.count_nonzero(split == TRAIN))
     every = max(1, train // SAMPLE)
-    for rows, columns in stage.blocks():
-        chosen = np.flatnonzero(split[rows] == TRAIN)
+
+    def chosen(block: Block) -> list[Codes]:
+        at = np.flatnonzero(split[block.rows] == TRAIN)
+        return [codes[at] for codes in block.columns]
+
+    for block, columns in ahead(chosen, stage.blocks()):
         for coder, codes in zip(coders, columns, strict=True):
-            coder.observe(codes[chosen], every=every)
-        progress("fit", rows.stop, stage.rows)
+            coder.observe(codes, every=every)
+        progress("fit", block.rows.stop, stage.rows)
     constant = [c.name for c in coders if not c.varies()]
     if constant:
         names = ", ".join(map(repr, constant))

@@ -8,7 +8,6 @@ first time, when nothing is fitted yet; the second step is the same for both.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -31,8 +30,8 @@ def text(name: str, dtype: pl.DataType) -> pl.Expr:
     return column.cast(pl.String).fill_null("")
 
 
-def bag(name: str, dtype: pl.DataType, *, separator: str, width: int, code: Callable[[pl.Expr], pl.Expr]) -> pl.Expr:
-    """A multi-valued column as an array of its first ``width`` distinct values' codes, filled up with :data:`MISSING`."""
+def bag(name: str, dtype: pl.DataType, *, separator: str, width: int) -> pl.Expr:
+    """A multi-valued column as lists of its first ``width`` distinct values as text, filled up with empty strings."""
     column = pl.col(name)
     if isinstance(dtype, pl.List):
         lists = column.cast(pl.List(pl.String))
@@ -43,18 +42,15 @@ def bag(name: str, dtype: pl.DataType, *, separator: str, width: int, code: Call
         lists.fill_null([])
         .list.eval(values)
         .list.unique(maintain_order=True)
-        .list.eval(code(pl.element()))
         .list.gather(list(range(width)), null_on_oob=True)
-        .list.eval(pl.element().fill_null(MISSING))
-        .list.to_array(width)
+        .list.eval(pl.element().fill_null(""))
     )
 
 
 def to_numpy(column: pl.Series) -> Codes:
     """Codes as an array of shape ``(rows,)`` or ``(rows, width)``."""
     if isinstance(column.dtype, pl.Array):
-        width = column.dtype.size
-        return column.explode().to_numpy().reshape(-1, width)
+        return column.explode().to_numpy().reshape(-1, column.dtype.size)
     return column.to_numpy()
 
 
@@ -105,7 +101,8 @@ class CategoricalField(Field):
         """See :class:`Field`."""
         if self.width is None:
             return self._code(text(self.name, dtype))
-        return bag(self.name, dtype, separator=self.separator, width=self.width, code=self._code)
+        values = bag(self.name, dtype, separator=self.separator, width=self.width)
+        return values.list.eval(self._code(pl.element())).list.to_array(self.width)
 
     @cached_property
     def _known(self) -> pl.Enum:

@@ -34,6 +34,7 @@ def test_raw_rows_get_the_ids_of_the_dataset(tmp_path: Path, numeric: str) -> No
     np.testing.assert_array_equal(encoder.transform(frame.drop("label")), dataset.test.ids)
     np.testing.assert_array_equal(encoder.transform(frame[:6]), dataset.train.ids)
     assert encoder.transform(frame).dtype == np.int32
+    assert encoder.transform(frame[:0]).shape == (0, dataset.test.ids.shape[1])
     text = frame.with_columns(pl.col("age").cast(pl.String)).reverse()
     np.testing.assert_array_equal(encoder.transform(text), dataset.test.ids[::-1])
 
