@@ -6,7 +6,8 @@ A column is a table (``frappe``, where ``FRAPPE_DIR`` says where it is, ``1M`` o
 fields), a backbone (``deepfm`` or ``mlp``) and a batch size. Every contestant is a process of its own, they take turns, and
 given are medians over the rounds with the range. Counted is the CPU time of the training process and its
 children, such as FuxiCTR's loader, so that what else runs on the machine weighs less. ``--auc`` trains all
-of them on the same number of rows instead, and gives the test AUC. The peers are the extra ``bench``.
+of them on the same number of rows instead, and gives the test AUC. Where a name ends with ``bfloat16`` matrix products take
+that, which the peers do not offer. The peers are the extra ``bench``.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ COLUMNS = tuple(
     for backbone in ("deepfm", "mlp")
     for batch in (1024, 4096)
 )
+
+HALF = "bfloat16"  # how the names of those end whose matrix products take it
 
 
 class Process:
@@ -141,28 +144,43 @@ def rates(names: Sequence[str], settings: dict[str, Any], rounds: int, seconds: 
             for process in processes:
                 process.rates.append(process.turn(seconds))
                 print(f"{process.name}: {process.rates[-1]:,.0f} rows per CPU-second", flush=True)
-    best = max((p for p in processes if p.name.startswith("bare")), key=lambda p: median(p.rates), default=processes[0])
+    limits = {half: limit(processes, half=half) for half in (False, True)}
     lines = [
-        f"Ratios are to the best bare loop here, *{best.name}*, round by round.",
+        "Ratios are to the best bare loop of the same precision, round by round: "
+        + ", ".join(f"*{name}*" for name in dict.fromkeys(p.name for p in limits.values()))
+        + ".",
         "",
         "| | rows per CPU-second, median (range) | of the limit, median (range) | built in s | peak MiB |",
         "|---|---|---|---|---|",
     ]
     for p in processes:
-        ratios = [rate / limit for rate, limit in zip(p.rates, best.rates, strict=True)]
+        ratios = [rate / most for rate, most in zip(p.rates, limits[is_half(p)].rates, strict=True)]
         lines.append(
             f"| {p.name} | {median(p.rates):,.0f} ({min(p.rates):,.0f}–{max(p.rates):,.0f}) "
             f"| {median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}) | {p.built:.1f} | {p.mib:,.0f} |"
         )
-    ours = max((p for p in processes if p.name.startswith("ours")), key=lambda p: median(p.rates), default=None)
-    for p in processes:
-        if ours is not None and not p.name.startswith(("ours", "bare")):
-            ratios = [a / b for a, b in zip(ours.rates, p.rates, strict=True)]
+    peers = [p for p in processes if not p.name.startswith(("ours", "bare"))]
+    for half in (False, True):
+        ours = [p for p in processes if p.name.startswith("ours") and is_half(p) == half]
+        for peer in peers if ours else ():
+            best = max(ours, key=lambda p: median(p.rates))
+            ratios = [a / b for a, b in zip(best.rates, peer.rates, strict=True)]
             lines += [
                 "",
-                f"*{ours.name}* is {median(ratios):.1f} ({min(ratios):.1f}–{max(ratios):.1f}) times {p.name}.",
+                f"*{best.name}* is {median(ratios):.1f} ({min(ratios):.1f}–{max(ratios):.1f}) times {peer.name}.",
             ]
     return lines
+
+
+def is_half(process: Process) -> bool:
+    """Whether a contestant's matrix products take bfloat16."""
+    return process.name.endswith(HALF)
+
+
+def limit(processes: Sequence[Process], *, half: bool) -> Process:
+    """The best bare loop of a precision; of the other where there is none, and any contestant where there is no bare loop."""
+    bare = [p for p in processes if p.name.startswith("bare")]
+    return max([p for p in bare if is_half(p) == half] or bare or processes[:1], key=lambda p: median(p.rates))
 
 
 def same_rows(names: Sequence[str], settings: dict[str, Any], rows: int) -> list[str]:
