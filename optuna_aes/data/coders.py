@@ -98,10 +98,8 @@ class CategoricalCoder(Coder):
         with self._lock:
             codes, unknown = self._met.find(hashes)
             if len(unknown):
-                new, first, which = np.unique(hashes[unknown], return_index=True, return_inverse=True)
-                numbered = values.gather(unknown[first]).cast(self._type).to_physical().to_numpy()
-                self._met.add(new, numbered)
-                codes[unknown] = numbered[which]
+                codes[unknown] = values.gather(unknown).cast(self._type).to_physical().to_numpy()
+                self._met.add(hashes[unknown], codes[unknown])
         return codes.reshape(rows, self.width) if self.multi else codes
 
     def observe(self, codes: Codes, *, every: int) -> None:

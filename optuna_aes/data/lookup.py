@@ -44,8 +44,13 @@ class CodeTable:
         return codes, np.concatenate(unknown)
 
     def add(self, hashes: Hashes, codes: npt.NDArray[np.uint32]) -> None:
-        """Takes in distinct hashes that are not there yet."""
-        self._count += len(hashes)
+        """Takes in what is not there yet; a hash may come several times.
+
+        Args:
+            hashes: At least one.
+            codes: Theirs. All codes together are the numbers from 0 on, so that the largest tells how many there are.
+        """
+        self._count = max(self._count, int(codes.max()) + 1)
         if 2 * self._count > len(self._hashes):
             taken = self._hashes != FREE
             old = self._hashes[taken], self._codes[taken]

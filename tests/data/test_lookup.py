@@ -27,7 +27,7 @@ def test_what_was_added_is_found_and_nothing_else(hashes: np.ndarray) -> None:
     table, known = CodeTable(), dict[int, int]()
     for part in np.array_split(hashes[: len(hashes) // 2], 7):
         codes = np.arange(len(known), len(known) + len(part), dtype=np.uint32)[::-1].copy()
-        table.add(part, codes)
+        table.add(np.tile(part, 2), np.tile(codes, 2))
         known |= dict(zip(part.tolist(), codes.tolist(), strict=True))
         asked = np.random.default_rng(1).choice(hashes, 5000)
         found, unknown = table.find(asked)
