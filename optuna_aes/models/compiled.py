@@ -60,11 +60,17 @@ def compiled(function: Callable[..., Any], *, guards: bool = True) -> Callable[.
     return made
 
 
+def draws_on_cpu(module: nn.Module) -> bool:
+    """Whether a module has dropout and is on the CPU, where torch compiles that into steps that take up to twice as long."""
+    on_cpu = all(parameter.device.type == "cpu" for parameter in module.parameters())
+    return on_cpu and any(getattr(part, "dropout", 0.0) for part in module.modules())
+
+
 class CompiledBackbones:
     """Lets a model's backbones run compiled by ``torch.compile``, for batches of one length.
 
     Other batches (an epoch's last one, validation) have other shapes, each of which would be compiled anew for seconds:
-    they run as ever. Random numbers are drawn as without compilation, so results differ by rounding only.
+    they run as ever, and so do backbones that :func:`draws_on_cpu`. Results differ by rounding only.
 
     Args:
         model: Whose backbones to compile.
@@ -73,7 +79,8 @@ class CompiledBackbones:
 
     def __init__(self, model: nn.Module, batch_size: int) -> None:
         self.batch_size = batch_size
-        self.fast = {module: compiled(module.forward) for module in model.modules() if isinstance(module, Backbone)}
+        backbones = (module for module in model.modules() if isinstance(module, Backbone))
+        self.fast = {module: compiled(module.forward) for module in backbones if not draws_on_cpu(module)}
 
     @contextlib.contextmanager
     def __call__(self, rows: int) -> Iterator[None]:

@@ -33,7 +33,8 @@ class TrainOptions:
         lr_decay: See ``schedule``.
         eval_batch_size: Rows of a forward pass without gradients.
         compile: Whether ``torch.compile`` compiles the training step: some seconds at the first one, and a tenth to a
-            fifth off every later one. On the CPU it needs a C++ compiler; where there is none, a warning says so.
+            fifth off every later one. On the CPU it needs a C++ compiler (where there is none, a warning says so), and leaves
+            out backbones with dropout, which it would make slower.
         amp: Whether the backbone's training steps compute in bfloat16 (tables, updates and validation stay float32): faster
             on GPUs, and on CPUs that have instructions for it; where a CPU has none, a warning says so.
         deterministic: Whether only deterministic algorithms are taken, so that a GPU gives the same bits each time.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from optuna_aes.models.compiled import compiled
+from optuna_aes.models.compiled import compiled, draws_on_cpu
 from optuna_aes.models.embedding import MixedEmbedding
 from optuna_aes.models.model import CTRModel
 from optuna_aes.models.precision import logits
@@ -73,9 +73,9 @@ class WholeTables:
     def suits(model: nn.Module, batch_size: int) -> bool:
         """Whether a model's tables have no more rows than its batches have entries, and are on the CPU.
 
-        Models with dropout are left out, whose random numbers torch does not compile.
+        Models that :func:`draws_on_cpu` are left out.
         """
-        if any(getattr(module, "dropout", 0.0) for module in model.modules()):
+        if draws_on_cpu(model):
             return False
         if not isinstance(model, CTRModel) or not isinstance(model.embedding, MixedEmbedding):
             return False

@@ -28,7 +28,7 @@ def trainer(*, compile: bool, dropout: float = 0.2, tables: str = "adam") -> Tra
 @pytest.mark.parametrize(
     ("dropout", "tables"),
     [(0.2, "adam"), (0.0, "adam"), (0.0, "adagrad")],
-    ids=["by the row", "whole tables", "adagrad"],
+    ids=["dropout", "whole tables", "by the row"],
 )
 def test_compiled_training_differs_by_rounding_only_and_leaves_the_model_as_it_was(
     monkeypatch: pytest.MonkeyPatch, dropout: float, tables: str
@@ -36,6 +36,7 @@ def test_compiled_training_differs_by_rounding_only_and_leaves_the_model_as_it_w
     monkeypatch.setattr(RowOptimizer, "FUSED_FROM", 0)
     plain, compiled = (trainer(compile=on, dropout=dropout, tables=tables) for on in (False, True))
     assert (compiled.whole is None) == (bool(dropout) or tables == "adagrad")
+    assert bool(compiled.compiled.fast) == (not dropout)
     wanted, found = plain.run(), compiled.run()
     assert [e.loss for e in found] == pytest.approx([e.loss for e in wanted], abs=1e-4)
     assert [e.auc for e in found] == pytest.approx([e.auc for e in wanted], abs=2e-3)

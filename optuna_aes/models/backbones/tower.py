@@ -29,7 +29,8 @@ def dropout(x: Tensor, share: float) -> Tensor:
         return F.dropout(x, share)
     words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
     keep = words.view(torch.uint8)[: x.numel()].view(x.shape) >= level
-    return x * keep.to(x.dtype).mul_(256 / (256 - level))
+    # Scaled last: bfloat16 would round the scale itself, and all that is kept with it.
+    return x * keep.to(x.dtype) * (256 / (256 - level))
 
 
 class Tower(nn.Module):
