@@ -1,8 +1,8 @@
 """Fitted fields: from a raw column to ids. What the encoder keeps, and all that it needs to encode new rows.
 
 The way of every column has two steps. ``codes`` turns raw values into 4-byte codes in polars, one expression a column;
-``ids`` maps codes to ids in numpy. A coder (:mod:`optuna_aes.data.coders`) does the first step while a table is read for the
-first time, when nothing is fitted yet; the second step is the same for both.
+``ids`` maps codes to ids in numpy. While a table is read for the first time, when nothing is fitted yet, a coder
+(:mod:`optuna_aes.data.coders`) does the first step with a dictionary that grows; the second step is the same for both.
 """
 
 from __future__ import annotations
