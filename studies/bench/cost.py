@@ -105,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = f"{task.dataset.rows['train']:,} + {task.dataset.rows['valid']:,} rows"
     title = f"A search of {given.trials} architectures, {given.data} ({rows})"
     title += f", {given.fit_epochs} epochs of fit" if given.fit_epochs else ""
+    title += ", bfloat16" if task.train.amp else ""
     if given.write:
         write_section(title, "\n".join(lines))
 
