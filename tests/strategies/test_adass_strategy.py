@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -159,6 +160,16 @@ def test_probes_come_after_the_warm_up_and_as_often_as_asked(monkeypatch: pytest
     for step in range(80):
         hook.before(step, 80)
     assert probed == [20, 30, 40, 50, 60, 70]
+
+
+def test_a_training_in_bfloat16_probes_in_it_and_finds_about_the_same_lags(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optuna_aes.strategies.adass.strategy.has_bfloat16", lambda device: True)
+    trainer = tiny_trainer(table="probe")
+    trainer.run()
+    exact, options = hook_of(trainer)._probe_lag(5), replace(trainer.options, amp=True)
+    half = hook_of(strategy(table="probe").trainer(trainer.model, TINY, options=options))._probe_lag(5)
+    assert not np.array_equal(half, exact)
+    np.testing.assert_allclose(half, exact, atol=0.05 * exact.max())
 
 
 @pytest.mark.parametrize("sharing", ["prefix", "separate"])

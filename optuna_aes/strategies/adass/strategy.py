@@ -21,6 +21,7 @@ from optuna_aes.data.dataset import Dataset, Schema
 from optuna_aes.errors import InputError
 from optuna_aes.models.feed import Feed
 from optuna_aes.models.model import ModelOptions
+from optuna_aes.models.precision import has_bfloat16
 from optuna_aes.models.step_hook import StepHook
 from optuna_aes.models.supernet import SubnetScorer, Supernet
 from optuna_aes.models.train_options import TrainOptions
@@ -149,7 +150,7 @@ class AdaSS(OneShot):
         scorer = self.scorer(supernet, dataset, seed=seed)
         drops = embedding.candidates[0] == 0
         paths = PathSampler(blocks, count, self.sampling, seed=seed, drops=drops)
-        hook = SupernetHook(supernet, dataset, paths, seed=seed)
+        hook = SupernetHook(supernet, dataset, paths, seed=seed, amp=options.amp)
         return Trainer(
             supernet,
             dataset.train,
@@ -174,12 +175,15 @@ class SupernetHook(StepHook):
         dataset: Its data; the probe batch is drawn from the training rows.
         sampler: Draws paths and keeps the statistics.
         seed: Seed of the probe batch.
+        amp: Whether probes compute in bfloat16, as the training steps then do; where the device can.
     """
 
     # Field importance moves slowly: every so many steps is often enough.
     IMPORTANCE_EVERY: ClassVar[int] = 4
 
-    def __init__(self, supernet: Supernet, dataset: Dataset, sampler: PathSampler, *, seed: int = 0) -> None:
+    def __init__(
+        self, supernet: Supernet, dataset: Dataset, sampler: PathSampler, *, seed: int = 0, amp: bool = False
+    ) -> None:
         self.supernet = supernet
         self.sampler = sampler
         self.seed = seed
@@ -189,6 +193,7 @@ class SupernetHook(StepHook):
             feed = Feed(dataset.train, torch.device("cpu"))
             rows = np.random.default_rng((seed, 2)).permutation(len(feed))[: sampler.options.probe_rows]
             device = supernet.embedding.candidate_sizes.device
+            self.amp = amp and has_bfloat16(device.type)
             ids, labels = feed.batch(torch.from_numpy(np.sort(rows)))
             self._probe = ids.to(device), labels.to(device)
 
@@ -253,7 +258,8 @@ class SupernetHook(StepHook):
             paths = np.repeat(subnet[None], fields * count, axis=0)
             at = np.arange(fields * count)
             paths[at, at // count] = at % count
-            logits = self.supernet.logits(paths, ids)
+            with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.amp):
+                logits = self.supernet.logits(paths, ids).float()
             losses = F.binary_cross_entropy_with_logits(logits, labels.expand_as(logits), reduction="none").mean(1)
             table = _numpy(losses).reshape(fields, count)
             lag += table - table.min(1, keepdims=True)
