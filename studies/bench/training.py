@@ -7,7 +7,7 @@ fields), a backbone (``deepfm`` or ``mlp``) and a batch size. Every contestant i
 given are medians over the rounds with the range. Counted is the CPU time of the training process and its
 children, such as FuxiCTR's loader, so that what else runs on the machine weighs less. ``--auc`` trains all
 of them on the same number of rows instead, and gives the test AUC. Where a name ends with ``bfloat16`` matrix products take
-that, which the peers do not offer. The peers are the extra ``bench``.
+that, which the peers do not offer; on a CPU without instructions for it these are left out. The peers are the extra ``bench``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from optuna_aes.models.precision import has_bfloat16
 from studies.bench.contestants.worker import CONTESTANTS
 from studies.bench.results import write_section
 from studies.bench.tables import FRAPPE, PLANTED, table
@@ -99,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--write", action="store_true", help="write to studies/bench/RESULTS.md")
     given = parser.parse_args(arguments)
     names = [n for n in CONTESTANTS if any(part == n or (part in n and part != "ours") for part in given.contestants)]
+    if not has_bfloat16("cpu"):
+        names = [n for n in names if not n.endswith(HALF)]
     for column in given.columns:
         name, backbone, batch = column.split("/")
         if name == FRAPPE and "FRAPPE_DIR" not in os.environ:
