@@ -47,6 +47,10 @@ class Coder(ABC):
         """The values' codes, of shape ``(rows,)`` or ``(rows, width)``; may be called by several threads at once."""
 
     @abstractmethod
+    def end_of_codes(self) -> None:
+        """All rows have their codes: lets go of what only finding them took."""
+
+    @abstractmethod
     def observe(self, codes: Codes, *, every: int) -> None:
         """Takes in the codes of some training rows; ``every`` k-th of them is enough for a sample."""
 
@@ -91,16 +95,26 @@ class CategoricalCoder(Coder):
 
     def codes(self, values: pl.Series) -> Codes:
         """See :class:`Coder`."""
-        rows = len(values)
-        if self.multi:
-            values = values.explode()
+        if not self.multi:
+            return self._codes(values)
+        lengths = values.list.len().to_numpy()
+        codes = np.full((len(values), self.width), MISSING, dtype=self.dtype)
+        codes[np.arange(self.width) < lengths[:, np.newaxis]] = self._codes(values.filter(lengths > 0).explode())
+        return codes
+
+    def _codes(self, values: pl.Series) -> Codes:
+        """Codes of text, of the shape of ``values``."""
         hashes = np.maximum(values.hash().to_numpy(), FIRST)
         with self._lock:
             codes, unknown = self._met.find(hashes)
             if len(unknown):
                 codes[unknown] = values.gather(unknown).cast(self._type).to_physical().to_numpy()
                 self._met.add(hashes[unknown], codes[unknown])
-        return codes.reshape(rows, self.width) if self.multi else codes
+        return codes
+
+    def end_of_codes(self) -> None:
+        """See :class:`Coder`."""
+        self._met = CodeTable()
 
     def observe(self, codes: Codes, *, every: int) -> None:
         """See :class:`Coder`."""
@@ -164,6 +178,9 @@ class NumericCoder(Coder):
     def codes(self, values: pl.Series) -> Codes:
         """See :class:`Coder`."""
         return values.to_numpy()
+
+    def end_of_codes(self) -> None:
+        """See :class:`Coder`. It took nothing."""
 
     def observe(self, codes: Codes, *, every: int) -> None:
         """See :class:`Coder`."""

@@ -1,8 +1,9 @@
 """From a raw table to a dataset folder, in memory that does not grow with the table.
 
 The table is read once: every value becomes a 4-byte code in a scratch file (:mod:`~optuna_aes.data.stage`). Then rows are
-split, the fields are fitted to the codes of the training rows, and all codes are mapped to ids. In memory are one batch,
-the dictionaries, and a few bytes a row for label, split and, in a time split, time.
+split, the fields are fitted to the codes of the training rows, and all codes are mapped to ids. In memory are a few batches,
+the dictionaries (while the table is read with a table to look codes up in), and a few bytes a row for label, split and, in a
+time split, time.
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ def encode(
         scratch = folder / "codes.tmp"
         with Stage(scratch, coders) as stage:
             rows = _read(source, plan, coders, stage, progress)
+            for coder in coders:
+                coder.end_of_codes()
             split = _split(source, plan, options, rows)
             for code, name in enumerate(SPLITS):
                 check_classes(rows.labels[split == code], path=source.path, split=name, label=plan.label)

@@ -31,20 +31,14 @@ def text(name: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def bag(name: str, dtype: pl.DataType, *, separator: str, width: int) -> pl.Expr:
-    """A multi-valued column as lists of its first ``width`` distinct values as text, filled up with empty strings."""
+    """A multi-valued column as lists of its first ``width`` distinct values as text, without empty ones."""
     column = pl.col(name)
     if isinstance(dtype, pl.List):
         lists = column.cast(pl.List(pl.String))
     else:
         lists = column.cast(pl.String).str.split(separator)
     values = pl.element().filter((pl.element() != "") & pl.element().is_not_null())
-    return (
-        lists.fill_null([])
-        .list.eval(values)
-        .list.unique(maintain_order=True)
-        .list.gather(list(range(width)), null_on_oob=True)
-        .list.eval(pl.element().fill_null(""))
-    )
+    return lists.fill_null([]).list.eval(values).list.unique(maintain_order=True).list.head(width)
 
 
 def to_numpy(column: pl.Series) -> Codes:
@@ -101,8 +95,9 @@ class CategoricalField(Field):
         """See :class:`Field`."""
         if self.width is None:
             return self._code(text(self.name, dtype))
-        values = bag(self.name, dtype, separator=self.separator, width=self.width)
-        return values.list.eval(self._code(pl.element())).list.to_array(self.width)
+        codes = bag(self.name, dtype, separator=self.separator, width=self.width).list.eval(self._code(pl.element()))
+        filled = codes.list.gather(list(range(self.width)), null_on_oob=True).list.eval(pl.element().fill_null(MISSING))
+        return filled.list.to_array(self.width)
 
     @cached_property
     def _known(self) -> pl.Enum:

@@ -17,7 +17,7 @@ FIRST = np.uint64(1)  # the smallest hash that a value may have
 
 
 class CodeTable:
-    """Codes by the hashes of their values.
+    """Codes by the hashes of their values, in 24 to 48 bytes a value.
 
     Two values are told apart by 64 bits: of a million values any two share them with a probability of 3·10⁻⁸.
     """
@@ -54,7 +54,7 @@ class CodeTable:
         if 2 * self._count > len(self._hashes):
             taken = self._hashes != FREE
             old = self._hashes[taken], self._codes[taken]
-            self._resize(1 << (3 * self._count).bit_length())
+            self._resize(1 << (2 * self._count).bit_length())
             self._place(*old)
         self._place(hashes, codes)
 
