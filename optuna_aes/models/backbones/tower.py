@@ -28,9 +28,11 @@ def dropout(x: Tensor, share: float) -> Tensor:
     if x.device.type != "cpu" or not 0 < level < 256:
         return F.dropout(x, share)
     words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
-    keep = words.view(torch.uint8)[: x.numel()].view(x.shape) >= level
-    # Scaled last: bfloat16 would round the scale itself, and all that is kept with it.
-    return x * keep.to(x.dtype) * (256 / (256 - level))
+    keep = (words.view(torch.uint8)[: x.numel()].view(x.shape) >= level).to(x.dtype)
+    scale = 256 / (256 - level)
+    if x.dtype == torch.bfloat16:  # would round the scale itself, and all that is kept with it
+        return x * keep * scale
+    return x * keep.mul_(scale)
 
 
 class Tower(nn.Module):
