@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from optuna_aes.models.train_options import TrainOptions
 
 _logger = logging.getLogger(__name__)
 
@@ -24,16 +27,25 @@ def has_bfloat16(device: str) -> bool:
     Args:
         device: Type of the device to train on.
     """
-    if device != "cpu" or any(torch.cpu.get_capabilities().get(name) for name in _INSTRUCTIONS):
-        return True
-    _logger.warning(
-        "amp needs a CPU with bfloat16 instructions (AVX512_BF16 or AMX), and this one has none: trains in float32"
-    )
-    return False
+    if device == "cpu":
+        has, wanted = any(torch.cpu.get_capabilities().get(name) for name in _INSTRUCTIONS), "AVX512_BF16 or AMX"
+    else:
+        has, wanted = torch.cuda.is_bf16_supported(including_emulation=False), "compute capability 8.0 or later"
+    if not has:
+        name = {"cpu": "CPU", "cuda": "GPU"}.get(device, device)
+        _logger.warning(
+            f"amp needs a {name} with bfloat16 instructions ({wanted}), and this one has none: trains in float32"
+        )
+    return bool(has)
 
 
-def logits(model: nn.Module, ids: Tensor, *, amp: bool) -> Tensor:
-    """A model's float32 logits of a training batch, shape ``(batch,)``.
+def takes_bfloat16(options: TrainOptions, device: torch.device | str) -> bool:
+    """Whether a training with these options on this device is one in bfloat16."""
+    return options.amp and has_bfloat16(torch.device(device).type)
+
+
+def logits(model: Callable[[Tensor], Tensor], ids: Tensor, *, amp: bool) -> Tensor:
+    """A model's float32 logits of a training batch, of the shape that the model gives.
 
     Args:
         model: Takes ids.
@@ -42,5 +54,4 @@ def logits(model: nn.Module, ids: Tensor, *, amp: bool) -> Tensor:
             updates stay float32.
     """
     with torch.autocast(ids.device.type, torch.bfloat16, enabled=amp):
-        found: Tensor = model(ids)
-        return found.float()
+        return model(ids).float()

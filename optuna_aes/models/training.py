@@ -22,7 +22,7 @@ from optuna_aes.models.feed import Feed
 from optuna_aes.models.layout import FieldLayout
 from optuna_aes.models.memory import keep_freed_memory
 from optuna_aes.models.model import dense_parameters, row_tables, seeded
-from optuna_aes.models.precision import has_bfloat16, logits
+from optuna_aes.models.precision import logits, takes_bfloat16
 from optuna_aes.models.reproducible import deterministic
 from optuna_aes.models.row_optimizers import ROW_OPTIMIZERS, RowAdam
 from optuna_aes.models.rows import SelfUpdating, TouchedParts
@@ -119,7 +119,7 @@ class Trainer:
         self.rows = ROW_OPTIMIZERS[options.tables](row_tables(model), lr=options.rows_lr, l2=options.l2)
         self.dense_names = dense_parameters(model)
         self.dense = torch.optim.Adam(self.dense_names.values(), lr=options.lr, fused=True)
-        self.amp = options.amp and has_bfloat16(self.device.type)
+        self.amp = takes_bfloat16(options, self.device)
         compile = options.compile and can_compile(self.device.type)
         if compile:
             self.rows.compile()

@@ -18,6 +18,7 @@ import optuna
 import torch
 
 from optuna_aes import CTRModel, ModelOptions, Search, Task, TrainOptions
+from optuna_aes.models.precision import takes_bfloat16
 from optuna_aes.models.training import Trainer
 from optuna_aes.strategies.adass.strategy import AdaSS
 from studies.bench.results import write_section
@@ -105,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = f"{task.dataset.rows['train']:,} + {task.dataset.rows['valid']:,} rows"
     title = f"A search of {given.trials} architectures, {given.data} ({rows})"
     title += f", {given.fit_epochs} epochs of fit" if given.fit_epochs else ""
-    title += ", bfloat16" if task.train.amp else ""
+    title += ", bfloat16" if takes_bfloat16(task.train, "cpu") else ""
     if given.write:
         write_section(title, "\n".join(lines))
 

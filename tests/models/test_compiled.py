@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers import PLAIN, tiny_dataset
 
+from optuna_aes.models import precision
 from optuna_aes.models.backbones.base import Backbone
 from optuna_aes.models.compiled import can_compile
 from optuna_aes.models.model import CTRModel, ModelOptions
@@ -14,27 +15,29 @@ from optuna_aes.models.train_options import TrainOptions
 from optuna_aes.models.training import Trainer
 
 
-def trainer(*, compile: bool, dropout: float = 0.2, tables: str = "adam") -> Trainer:
+def trainer(*, compile: bool, dropout: float = 0.2, tables: str = "adam", amp: bool = False) -> Trainer:
     data = tiny_dataset(PLAIN)
     options = ModelOptions(backbone="deepfm", hidden=(8,), dropout=dropout)
     sizes = {field.name: 2 + 2 * (i % 2) for i, field in enumerate(PLAIN.fields)}
     model = CTRModel(PLAIN, sizes, dim=4, options=options, seed=0)
-    train = TrainOptions(epochs=2, batch_size=64, lr=0.01, l2=0.01, patience=0, compile=compile, tables=tables)
+    train = TrainOptions(epochs=2, batch_size=64, lr=0.01, l2=0.01, patience=0, compile=compile, tables=tables, amp=amp)
     return Trainer(model, data.train, data.valid, train, seed=3)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compilation for the CPU needs a C++ compiler")
 @pytest.mark.parametrize(
-    ("dropout", "tables"),
-    [(0.2, "adam"), (0.0, "adam"), (0.0, "adagrad")],
-    ids=["dropout", "whole tables", "by the row"],
+    ("dropout", "tables", "amp"),
+    [(0.2, "adam", False), *((0.0, tables, amp) for tables in ("adam", "adagrad") for amp in (False, True))],
+    ids=["dropout", "whole tables", "whole tables, bfloat16", "by the row", "by the row, bfloat16"],
 )
 def test_compiled_training_differs_by_rounding_only_and_leaves_the_model_as_it_was(
-    monkeypatch: pytest.MonkeyPatch, dropout: float, tables: str
+    monkeypatch: pytest.MonkeyPatch, dropout: float, tables: str, amp: bool
 ) -> None:
     monkeypatch.setattr(RowOptimizer, "FUSED_FROM", 0)
-    plain, compiled = (trainer(compile=on, dropout=dropout, tables=tables) for on in (False, True))
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)  # a CPU without imitates it
+    plain, compiled = (trainer(compile=on, dropout=dropout, tables=tables, amp=amp) for on in (False, True))
+    assert plain.amp == compiled.amp == amp
     assert (compiled.whole is None) == (bool(dropout) or tables == "adagrad")
     assert bool(compiled.compiled.fast) == (not dropout)
     wanted, found = plain.run(), compiled.run()

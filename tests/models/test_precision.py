@@ -75,6 +75,14 @@ def test_without_instructions_training_is_in_float32_and_says_so_once(
     ]
 
 
-def test_a_gpu_multiplies_bfloat16(instructions: dict[str, bool]) -> None:
+@pytest.mark.parametrize("native", [True, False])
+def test_a_gpu_is_asked_whether_it_multiplies_bfloat16_by_itself(
+    monkeypatch: pytest.MonkeyPatch, instructions: dict[str, bool], caplog: pytest.LogCaptureFixture, native: bool
+) -> None:
     instructions.clear()
-    assert has_bfloat16("cuda")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation or native)
+    assert has_bfloat16("cuda") == native
+    assert [record.message for record in caplog.records] == [
+        "amp needs a GPU with bfloat16 instructions (compute capability 8.0 or later), and this one has none: "
+        "trains in float32"
+    ][native:]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -21,7 +22,7 @@ from optuna_aes.data.dataset import Dataset, Schema
 from optuna_aes.errors import InputError
 from optuna_aes.models.feed import Feed
 from optuna_aes.models.model import ModelOptions
-from optuna_aes.models.precision import has_bfloat16
+from optuna_aes.models.precision import logits, takes_bfloat16
 from optuna_aes.models.step_hook import StepHook
 from optuna_aes.models.supernet import SubnetScorer, Supernet
 from optuna_aes.models.train_options import TrainOptions
@@ -150,8 +151,7 @@ class AdaSS(OneShot):
         scorer = self.scorer(supernet, dataset, seed=seed)
         drops = embedding.candidates[0] == 0
         paths = PathSampler(blocks, count, self.sampling, seed=seed, drops=drops)
-        amp = options.amp and has_bfloat16(torch.device(device).type)
-        hook = SupernetHook(supernet, dataset, paths, seed=seed, amp=amp)
+        hook = SupernetHook(supernet, dataset, paths, seed=seed, amp=takes_bfloat16(options, device))
         return Trainer(
             supernet,
             dataset.train,
@@ -176,7 +176,7 @@ class SupernetHook(StepHook):
         dataset: Its data; the probe batch is drawn from the training rows.
         sampler: Draws paths and keeps the statistics.
         seed: Seed of the probe batch.
-        amp: Whether probes compute in bfloat16, as the training steps then do.
+        amp: Whether probes compute in bfloat16.
     """
 
     # Field importance moves slowly: every so many steps is often enough.
@@ -259,9 +259,8 @@ class SupernetHook(StepHook):
             paths = np.repeat(subnet[None], fields * count, axis=0)
             at = np.arange(fields * count)
             paths[at, at // count] = at % count
-            with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.amp):
-                logits = self.supernet.logits(paths, ids).float()
-            losses = F.binary_cross_entropy_with_logits(logits, labels.expand_as(logits), reduction="none").mean(1)
+            found = logits(partial(self.supernet.logits, paths), ids, amp=self.amp)
+            losses = F.binary_cross_entropy_with_logits(found, labels.expand_as(found), reduction="none").mean(1)
             table = _numpy(losses).reshape(fields, count)
             lag += table - table.min(1, keepdims=True)
         return lag / self.sampler.options.probe_subnets
