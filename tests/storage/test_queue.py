@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import datetime
 from typing import Any
 
 import optuna
@@ -28,8 +29,9 @@ from optuna_aes.storage import (
     worker_identity,
     workers,
 )
-from optuna_aes.storage._queue_sql import SqlBackend
+from optuna_aes.storage._queue_sql import HEARTBEATS, SqlBackend
 from optuna_aes.storage._queue_stock import StockBackend
+from optuna_aes.storage.bulk import BulkStorage
 
 CLAIM_AND_HANG = """
 import sys, time, optuna
@@ -220,31 +222,46 @@ def test_a_trial_that_kills_its_workers_is_given_up(study: optuna.Study, monkeyp
     assert (trial.state, trial.user_attrs[queue.REASON]) == (TrialState.FAIL, "3 workers died over it")
 
 
-def test_a_silent_worker_elsewhere_is_given_up_by_the_databases_clock(storage_url: str) -> None:
-    study = optuna.create_study(study_name="s", storage=open_storage(storage_url, heartbeat_interval=1, grace_period=2))
+def silent_trials(storage: BulkStorage) -> int:
+    """How many trials were last heard of long ago, which is what :func:`silence` makes of all."""
+    long_ago = sa.select(sa.func.count()).select_from(HEARTBEATS).where(HEARTBEATS.c.heartbeat < datetime(2001, 1, 1))
+    with storage.engine.connect() as connection:
+        return int(connection.execute(long_ago).scalar_one())
+
+
+def silence(storage: BulkStorage) -> None:
+    with storage.engine.begin() as connection:
+        connection.execute(sa.update(HEARTBEATS).values(heartbeat=datetime(2000, 1, 1)))
+
+
+def test_a_silent_worker_elsewhere_is_given_up(storage_url: str) -> None:
+    storage = open_storage(storage_url, heartbeat_interval=1, grace_period=60)
+    study = optuna.create_study(study_name="s", storage=storage)
     number = orphan(study, host="elsewhere")
     work = WorkQueue(study)
     assert work.reclaim() == []
-    deadline = time.monotonic() + 10
-    while not (found := work.reclaim()) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert found == [number]
+    silence(storage)
+    assert work.reclaim() == [number]
     assert states(study) == ["WAITING"]
 
 
 def test_signs_of_life_keep_a_trial(storage_url: str) -> None:
-    study = optuna.create_study(study_name="s", storage=open_storage(storage_url, heartbeat_interval=1, grace_period=2))
+    storage = open_storage(storage_url, heartbeat_interval=1, grace_period=60)
+    study = optuna.create_study(study_name="s", storage=storage)
     work = WorkQueue(study)
     work.add([waiting()])
     hold = hold_of(work)
     elsewhere = {**json.loads(hold.mark), "host": "elsewhere"}
     study._storage.set_trial_user_attr(next(iter(hold.trials)), queue.WORKER, elsewhere)
+    silence(storage)
     with queue.Hold(work, json.dumps(elsewhere), hold.trials).beating():
-        for _ in range(8):
-            time.sleep(0.5)
-            assert work.reclaim() == []
+        deadline = time.monotonic() + 30
+        while silent_trials(storage) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert work.reclaim() == []
+    silence(storage)
     with hold.beating():  # under a name that is not the trial's: of no effect
-        time.sleep(4)
+        time.sleep(3)
         assert work.reclaim() == [0]
 
 
