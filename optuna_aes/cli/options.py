@@ -107,7 +107,10 @@ class SearchOptions:
     decay: Annotated[str, _training(help="Which rows decay: touched (of the batch) or all.")] = "touched"
     compile: Annotated[
         bool,
-        _training("--compile/--no-compile", help="Compile the training step: seconds at first, then faster steps."),
+        _training(
+            "--compile/--no-compile",
+            help="Compile the training step: seconds at first, then faster steps; on CPUs not with dropout.",
+        ),
     ] = False
     amp: Annotated[
         bool,
