@@ -89,7 +89,7 @@ def make_table(file: Path, rows: int) -> None:
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         for part, start in enumerate(range(0, rows, CHUNK)):
             count = min(CHUNK, rows - start)
-            # Squared uniform numbers: a few values are frequent, many are rare, as in click logs.
+            # Cubed uniform numbers: a few values are frequent, many are rare, as in click logs.
             drawn = {
                 n: w.gather((rng.random(count) ** 3 * len(w)).astype(np.int64))
                 for n, w in zip(NAMES, words, strict=True)

@@ -1,6 +1,6 @@
 """Compute until the same hypervolume: AdaS&S against ``retrain-tpe``, whose trials are trainings from scratch.
 
-``python -m studies.bench.same_front [--trainings 80] [--rows 120000] [--write]``
+``python -m studies.bench.same_front [--wide] [--trainings 80] [--rows 120000] [--write]``
 
 Both fronts are of validation AUC after training from scratch, with one seed; seconds are of computing. AdaS&S's include its
 fit, its search and the trainings of its picks. The box is that of ``optuna-aes compare``, from 10 % of the full size on:
@@ -19,11 +19,12 @@ import torch
 
 from optuna_aes import Search, Task
 from optuna_aes.cli.demo import demo_task
-from optuna_aes.data.synthetic import planted
+from optuna_aes.data.synthetic import DEMO_FIELDS, planted
 from optuna_aes.search.compare import dominated
 from optuna_aes.search.records import SECONDS
 from optuna_aes.strategies.baselines.scratch import RetrainTPE
 from studies.bench.results import write_section
+from studies.bench.settings import wide_fields
 
 BUDGET, SMALLEST = 0.25, 0.1
 
@@ -70,6 +71,7 @@ def retrain_tpe(task: Task, storage: str, trainings: int) -> list[tuple[float, f
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--wide", action="store_true", help="26 fields of 20,000 values, not the demo's ten of 4,000")
     parser.add_argument("--trainings", type=int, default=80)
     parser.add_argument("--picks", type=int, default=8)
     parser.add_argument("--rows", type=int, default=120_000)
@@ -77,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     torch.set_num_threads(1)
-    task = demo_task(planted(rows=(given.rows, 40_000, 40_000)))
+    fields = wide_fields(20_000) if given.wide else DEMO_FIELDS
+    task = demo_task(planted(fields, rows=(given.rows, 40_000, 40_000)))
     with tempfile.TemporaryDirectory() as folder:
         storage = f"sqlite:///{Path(folder) / 'aes.db'}"
         reached, stages = adass(task, storage, given.picks)
@@ -102,7 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     print(text)
     if given.write:
-        write_section(f"Compute to the same hypervolume, planted data of {given.rows:,} training rows", text + ".")
+        title = f"Compute to the same hypervolume, {len(fields)} planted fields, {given.rows:,} training rows"
+        write_section(title, text + ".")
 
 
 if __name__ == "__main__":
