@@ -337,11 +337,12 @@ class SeparateEmbedding(SharedEmbedding):
         mapped = torch.einsum("bfd,fde->bfe", values, self.maps[str(k)][fields]).flatten(1)
         mean = self.running_mean[k, fields].reshape(-1)
         var = self.running_var[k, fields].reshape(-1)
-        normed = F.batch_norm(mapped, mean, var, training=self.training)
+        gain = self.gain[k, fields].repeat_interleave(self.dim)
+        normed = F.batch_norm(mapped, mean, var, gain, training=self.training)
         if self.training:
             self.running_mean[k, fields] = mean.view(len(fields), -1)
             self.running_var[k, fields] = var.view(len(fields), -1)
-        return normed.view(len(values), len(fields), self.dim) * self.gain[k, fields].unsqueeze(1)
+        return normed.view(len(values), len(fields), self.dim)
 
     def bank(self, ids: Tensor) -> Sequence[Tensor]:
         """See :meth:`SharedEmbedding.bank`."""
