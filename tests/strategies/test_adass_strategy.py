@@ -163,7 +163,7 @@ def test_probes_come_after_the_warm_up_and_as_often_as_asked(monkeypatch: pytest
 
 
 def test_a_training_in_bfloat16_probes_in_it_and_finds_about_the_same_lags(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("optuna_aes.strategies.adass.strategy.has_bfloat16", lambda device: True)
+    monkeypatch.setattr("optuna_aes.models.precision.has_bfloat16", lambda device: True)
     trainer = tiny_trainer(table="probe")
     trainer.run()
     exact, options = hook_of(trainer)._probe_lag(5), replace(trainer.options, amp=True)
