@@ -8,11 +8,13 @@ all budget levels.
 from __future__ import annotations
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from optuna_aes.strategies.adass.neighbours import Elites, uniform
 from optuna_aes.strategies.adass.policy import Floats, Ints, PolicyOptions, Problem, softmax
 
 _RIDGES = np.logspace(-4, 3, 22)
+_BLAS = ThreadpoolController()
 
 
 class CriticPolicy:
@@ -99,7 +101,15 @@ class CriticPolicy:
         return value / scale
 
     def _critic(self, level: int) -> tuple[Floats, Floats, float]:
-        """Values, their standard errors, and the standard deviation of the scores, which is their unit elsewhere."""
+        """Values, their standard errors, and the standard deviation of the scores, which is their unit elsewhere.
+
+        On one thread, whatever the machine has: for matrices of this size several are slower, up to twenty times where the
+        cores are busy, and round differently.
+        """
+        with _BLAS.limit(limits=1, user_api="blas"):
+            return self._regression(level)
+
+    def _regression(self, level: int) -> tuple[Floats, Floats, float]:
         moments = self.moments[level]
         total = moments[0, 0]
         mean = moments[0] / total
