@@ -28,15 +28,14 @@ def has_bfloat16(device: str) -> bool:
         device: Type of the device to train on.
     """
     if device == "cpu":
-        has, wanted = any(torch.cpu.get_capabilities().get(name) for name in _INSTRUCTIONS), "AVX512_BF16 or AMX"
+        has = any(torch.cpu.get_capabilities().get(name) for name in _INSTRUCTIONS)
+        wanted = "a CPU with bfloat16 instructions (AVX512_BF16 or AMX)"
     else:
-        has, wanted = torch.cuda.is_bf16_supported(including_emulation=False), "compute capability 8.0 or later"
+        has = torch.cuda.is_bf16_supported(including_emulation=False)
+        wanted = "a GPU with bfloat16 instructions (compute capability 8.0 or later)"
     if not has:
-        name = {"cpu": "CPU", "cuda": "GPU"}.get(device, device)
-        _logger.warning(
-            f"amp needs a {name} with bfloat16 instructions ({wanted}), and this one has none: trains in float32"
-        )
-    return bool(has)
+        _logger.warning(f"amp needs {wanted}, and this one has none: trains in float32")
+    return has
 
 
 def takes_bfloat16(options: TrainOptions, device: torch.device | str) -> bool:
