@@ -1,6 +1,6 @@
 """Does the supernet's ranking mean anything? Kendall's τ between inherited and retrained validation AUC.
 
-``python -m studies.bench.ranking planted|frappe [--architectures 20] [--seeds 1] [--modes adaptive sandwich …]``
+``python -m studies.bench.ranking planted|frappe [--architectures 20] [--seeds 1] [--modes adaptive …] [--no-amp] …``
 
 Random sizes, uniform per field, are trained from scratch once per seed and scored in one supernet per mode. The trainings
 are nearly all of the time and the same for every mode, so their AUC is kept in a file.
@@ -13,6 +13,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,11 +69,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=1, help="trainings per architecture")
     parser.add_argument("--supernets", type=int, default=2, help="supernets per mode, by seed")
     parser.add_argument("--modes", nargs="+", choices=list(MODES), default=list(MODES))
+    parser.add_argument("--fit-epochs", type=int, help="of the supernets; as the task has it if not given")
+    parser.add_argument("--no-amp", action="store_true", help="in float32, also where the task has it otherwise")
     parser.add_argument("--cache", type=Path, default=Path("ranking.json"))
     given = parser.parse_args(arguments)
 
     torch.set_num_threads(1)
     task = task_of(given.data)
+    if given.no_amp:
+        task = replace(task, train=replace(task.train, amp=False), fit=replace(task.fit_options, amp=False))
+    if given.fit_epochs:
+        task = replace(task, fit=replace(task.fit_options, epochs=given.fit_epochs))
     retrained = Retrained(task, given.cache)
     shape = (given.architectures, len(task.space))
     paths = np.random.default_rng(123).integers(len(task.candidates), size=shape)
