@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 
 FILE = Path(__file__).with_name("RESULTS.md")
-HEAD = "# What the benchmarks measured\n\nWritten by `python -m studies.bench.<name> --write`, a section a kind of CPU.\n"
+HEAD = (
+    "# What the benchmarks measured\n\nWritten by `python -m studies.bench.<name> --write`, a section a kind of CPU.\n"
+)
 
 
 def instructions() -> str:
