@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers import play, size_game
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from optuna_aes.strategies.adass.critic import CriticPolicy
 from optuna_aes.strategies.adass.policy import Floats, PolicyOptions, Problem, draw
@@ -165,3 +166,23 @@ def test_a_budget_of_the_smallest_sizes_gives_the_smallest_sizes() -> None:
     policy = CriticPolicy(Problem(params, (12,)), PolicyOptions(levels=(1.0,)))
     policy.fold(np.array([[0, 0], [1, 1]]), np.array([0.1, 0.9]), 0)
     np.testing.assert_allclose(policy.probabilities(0), [[1, 0], [1, 0]], atol=1e-6)
+
+
+def test_its_matrices_stay_on_one_thread_and_all_else_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    game, during = size_game(1), list[int]()
+    choices = uniform_draws(game.problem, 24)
+    policy = fold_all(CriticPolicy(game.problem, PolicyOptions()), choices, game.score(choices))
+    eigh = np.linalg.eigh
+
+    def threads() -> int:
+        (numpys,) = (library for library in threadpool_info() if "numpy.libs" in library["filepath"])
+        return int(numpys["num_threads"])
+
+    def watched(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        during.append(threads())
+        return eigh(matrix)
+
+    monkeypatch.setattr(np.linalg, "eigh", watched)
+    with threadpool_limits(2, user_api="blas"):
+        policy.values(0)
+        assert (during, threads()) == ([1], 2)
