@@ -340,7 +340,7 @@ def test_patience_ends_in_one_line(postgres_url: str, caplog: pytest.LogCaptureF
     started = time.monotonic()
     with caplog.at_level(logging.INFO), pytest.raises(StorageError, match="refused") as caught:
         add_trials(study, some(2))
-    assert time.monotonic() - started >= 3
+    assert 3 <= time.monotonic() - started < 9
     for action in (
         study.ask,
         lambda: study.set_user_attr("a", 1),
