@@ -12,6 +12,7 @@ from studies.bench import (
     ranking,
     same_front,
     scoring,
+    start,
     storage,
     supernet_step,
     training,
@@ -19,8 +20,9 @@ from studies.bench import (
 
 if __name__ == "__main__":
     storage.main([])
-    for bench in (training, supernet_step, encoding, memory, scoring, racing, proposing, same_front):
+    for bench in (training, start, supernet_step, encoding, memory, scoring, racing, proposing, same_front):
         bench.main(["--write"])
+    same_front.main(["--wide", "--trainings", "340", "--write"])
     cost.main(["planted", "--write"])
     ranking.main(["planted", "--seeds", "2"])
     planted.main([])

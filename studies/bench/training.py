@@ -1,13 +1,14 @@
 """Rows per CPU-second in training: us, bare torch loops (the limit), DeepCTR-Torch and FuxiCTR; same data, model and rows.
 
-``python -m studies.bench.training [--columns 1M/deepfm/4096 …] [--rounds 5] [--auc] [--write]``
+``python -m studies.bench.training [--columns 1M/deepfm/4096 …] [--rounds 5] [--auc [--seeds 3]] [--write]``
 
 A column is a table (``frappe``, where ``FRAPPE_DIR`` says where it is, ``1M`` or ``5M`` rows of vocabulary in 26 planted
 fields), a backbone (``deepfm`` or ``mlp``) and a batch size. Every contestant is a process of its own, they take turns, and
 given are medians over the rounds with the range. Counted is the CPU time of the training process and its
 children, such as FuxiCTR's loader, so that what else runs on the machine weighs less. ``--auc`` trains all
-of them on the same number of rows instead, and gives the test AUC. Where a name ends with ``bfloat16`` matrix products take
-that, which the peers do not offer; on a CPU without instructions for it these are left out. The peers are the extra ``bench``.
+of them on the same number of rows instead, and gives the test AUC and how it differs between seeds of weights and order.
+Where a name ends with ``bfloat16`` matrix products take that, which the peers do not offer; on a CPU without instructions for
+it these are left out. The peers are the extra ``bench``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import median
+from statistics import mean, median, stdev
 from typing import Any
 
 from optuna_aes.models.precision import has_bfloat16
@@ -97,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "aes-bench")
     parser.add_argument("--auc", action="store_true", help="the test AUC after the same rows, instead of the time")
     parser.add_argument("--epochs", type=int, default=1, help="with --auc, how often the rows are trained on")
+    parser.add_argument("--seeds", type=int, default=1, help="with --auc, how many trainings of each")
     parser.add_argument("--write", action="store_true", help="write to studies/bench/RESULTS.md")
     given = parser.parse_args(arguments)
     names = [n for n in CONTESTANTS if any(part == n or (part in n and part != "ours") for part in given.contestants)]
@@ -108,11 +110,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{column}: left out, FRAPPE_DIR does not say where Frappe is")
             continue
         dataset = table(name, given.cache, rows=given.rows)
-        settings = {"table": name, "backbone": backbone, "batch_size": int(batch), "threads": given.threads}
+        settings = {"table": name, "backbone": backbone, "batch_size": int(batch), "threads": given.threads, "seed": 0}
         settings |= {"cache": str(given.cache), "rows": given.rows}
         if given.auc:
             title = f"Training: AUC after the same rows, {column}"
-            lines = same_rows(names, settings, given.epochs * len(dataset.train))
+            lines = same_rows(names, settings, given.epochs * len(dataset.train), given.seeds)
         else:
             title = f"Training: rows per CPU-second, {column}"
             lines = rates(names, settings, given.rounds, given.seconds)
@@ -186,16 +188,25 @@ def limit(processes: Sequence[Process], *, half: bool) -> Process:
     return max([p for p in bare if is_half(p) == half] or bare or processes[:1], key=lambda p: median(p.rates))
 
 
-def same_rows(names: Sequence[str], settings: dict[str, Any], rows: int) -> list[str]:
+def same_rows(names: Sequence[str], settings: dict[str, Any], rows: int, seeds: int) -> list[str]:
     """The test AUC of every contestant after so many rows, in a Markdown table."""
-    lines = [f"After {rows:,} training rows.", "", "| | test AUC |", "|---|---|"]
+    lines = [
+        f"After {rows:,} training rows; mean and standard deviation over {seeds} seeds.",
+        "",
+        "| | test AUC |",
+        "|---|---|",
+    ]
     for name in names:
-        with ExitStack() as stack:
-            for process in started([name], settings, stack):
-                process.turn(1e9, rows)
-                found = process.ask("predict")["auc"]
-                lines.append(f"| {name} | {found:.4f} |")
-                print(lines[-1], flush=True)
+        found: list[float] = []
+        for seed in range(seeds):
+            with ExitStack() as stack:
+                for process in started([name], settings | {"seed": seed}, stack):
+                    process.turn(1e9, rows)
+                    found.append(process.ask("predict")["auc"])
+        if found:
+            deviation = f" ± {stdev(found):.4f}" if seeds > 1 else ""
+            lines.append(f"| {name} | {mean(found):.4f}{deviation} |")
+            print(lines[-1], flush=True)
     return lines
 
 

@@ -116,7 +116,8 @@ def main() -> None:
     given = json.loads(sys.argv[1])
     torch.set_num_threads(given["threads"])
     dataset = table(given["table"], Path(given["cache"]), rows=given["rows"])
-    work = Work(dataset, backbone=given["backbone"], batch_size=given["batch_size"], threads=given["threads"])
+    options = {name: given[name] for name in ("backbone", "batch_size", "threads", "seed")}
+    work = Work(dataset, **options)
     started = time.process_time()
     contestant: Contestant = CONTESTANTS[given["contestant"]](work)
     answer(built=time.process_time() - started)
