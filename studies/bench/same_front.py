@@ -1,10 +1,11 @@
 """Compute until the same hypervolume: AdaS&S against ``retrain-tpe``, whose trials are trainings from scratch.
 
-``python -m studies.bench.same_front [--wide] [--trainings 80] [--rows 120000] [--write]``
+``python -m studies.bench.same_front [--wide] [--seeds 0 1 2] [--trainings 80] [--rows 120000] [--write]``
 
-Both fronts are of validation AUC after training from scratch, with one seed; seconds are of computing. AdaS&S's include its
-fit, its search and the trainings of its picks. The box is that of ``optuna-aes compare``, from 10 % of the full size on:
-AdaS&S is asked for budgets down to 7.5 %, and TPE for any, so that below nobody is compared with what was not asked for.
+Both fronts are of validation AUC after training from scratch, once for each pick; seconds are of computing. AdaS&S's include
+its fit, its search and the trainings of its picks. A seed is that of the planted data and of both searches. The box is that
+of ``optuna-aes compare``, from 10 % of the full size on: AdaS&S is asked for budgets down to 7.5 %, and TPE for any, so that
+below nobody is compared with what was not asked for.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
@@ -29,19 +31,45 @@ from studies.bench.settings import wide_fields
 BUDGET, SMALLEST = 0.25, 0.1
 
 
-def adass(task: Task, storage: str, picks: int) -> tuple[float, dict[str, float]]:
-    """Hypervolume of AdaS&S's retrained picks, and the seconds of each stage."""
+@dataclass(frozen=True)
+class Run:
+    """Both searches with one seed.
+
+    Args:
+        stages: AdaS&S's seconds by stage.
+        reached: Its hypervolume.
+        curve: Seconds and hypervolume of ``retrain-tpe`` so far, after each training.
+    """
+
+    stages: dict[str, float]
+    reached: float
+    curve: list[tuple[float, float]]
+
+    @property
+    def there(self) -> float | None:
+        """The seconds after which ``retrain-tpe`` was as far, or None."""
+        return next((seconds for seconds, found in self.curve if found >= self.reached), None)
+
+    def times(self, *stages: str) -> str:
+        """How many times the seconds of these stages that took, or would take at least."""
+        there = self.curve[-1][0] if self.there is None else self.there
+        more = "more than " if self.there is None else ""
+        return f"{more}{there / sum(self.stages[stage] for stage in stages):.1f}"
+
+
+def adass(task: Task, storage: str, picks: int, seed: int) -> tuple[dict[str, float], float]:
+    """The seconds of each stage, and the hypervolume of AdaS&S's retrained picks."""
     search = Search.create(
-        task, name="adass", storage=storage, budget=BUDGET, trials=300, retrain=picks, reference=False
+        task, name="adass", storage=storage, budget=BUDGET, trials=300, retrain=picks, reference=False, seed=seed
     )
     result = search.run()
     full = result.full["params"]
     for point in sorted(result.points, key=lambda p: p.params):
         print(f"  adass {point.params / full:.3f} {point.auc_valid:.4f}")
-    return dominated([(p.params / full, p.auc_valid) for p in result.points], SMALLEST), search.history().seconds
+    return search.history().seconds, dominated([(p.params / full, p.auc_valid) for p in result.points], SMALLEST)
 
 
-def retrain_tpe(task: Task, storage: str, trainings: int) -> list[tuple[float, float]]:
+def retrain_tpe(task: Task, storage: str, trainings: int, seed: int) -> list[tuple[float, float]]:
     """Seconds so far and hypervolume so far, after each training."""
     search = Search.create(
         task,
@@ -52,6 +80,7 @@ def retrain_tpe(task: Task, storage: str, trainings: int) -> list[tuple[float, f
         trials=trainings,
         retrain=0,
         reference=False,
+        seed=seed,
     )
     search.run(["search"])
     full = search.context.budget.full_params
@@ -69,9 +98,29 @@ def retrain_tpe(task: Task, storage: str, trainings: int) -> list[tuple[float, f
     return curve
 
 
+def table(runs: dict[int, Run]) -> str:
+    """What they came to, in Markdown."""
+    lines = [
+        "| seed | AdaS&S: seconds of computing (fit, search, retrain) | hypervolume "
+        "| retrain-tpe: seconds, hypervolume after a quarter, half and all of its trainings "
+        "| as far after, in s | times AdaS&S's seconds | times fit and search |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for seed, run in runs.items():
+        at = [run.curve[max(1, round(share * len(run.curve))) - 1] for share in (0.25, 0.5, 1.0)]
+        lines.append(
+            f"| {seed} | {sum(run.stages.values()):.0f} ({', '.join(f'{s:.0f}' for s in run.stages.values())}) "
+            f"| {run.reached:.4f} | {'; '.join(f'{seconds:.0f}, {found:.4f}' for seconds, found in at)} "
+            f"| {'never' if run.there is None else f'{run.there:.0f}'} "
+            f"| {run.times(*run.stages)} | {run.times('fit', 'search')} |"
+        )
+    return "\n".join(lines)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wide", action="store_true", help="26 fields of 20,000 values, not the demo's ten of 4,000")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--trainings", type=int, default=80)
     parser.add_argument("--picks", type=int, default=8)
     parser.add_argument("--rows", type=int, default=120_000)
@@ -80,33 +129,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     torch.set_num_threads(1)
     fields = wide_fields(20_000) if given.wide else DEMO_FIELDS
-    task = demo_task(planted(fields, rows=(given.rows, 40_000, 40_000)))
-    with tempfile.TemporaryDirectory() as folder:
-        storage = f"sqlite:///{Path(folder) / 'aes.db'}"
-        reached, stages = adass(task, storage, given.picks)
-        ours = sum(stages.values())
-        print(f"adass: hypervolume {reached:.4f} after {ours:.0f} s: {stages}", flush=True)
-        curve = retrain_tpe(task, storage, given.trainings)
-    lines = ["| | seconds of computing | hypervolume |", "|---|---|---|"]
-    lines.append(f"| AdaS&S, {given.picks} picks retrained | {ours:.0f} | {reached:.4f} |")
-    for share in (0.25, 0.5, 1.0):
-        at = max(1, round(share * len(curve))) - 1
-        lines.append(f"| retrain-tpe, {at + 1} trainings | {curve[at][0]:.0f} | {curve[at][1]:.4f} |")
-    there = next((seconds for seconds, found in curve if found >= reached), None)
-    search = stages["fit"] + stages["search"]
-    if there is None:
-        said = f"retrain-tpe did not reach it: more than {curve[-1][0] / ours:.1f} times the compute"
-        said += f" ({curve[-1][0] / search:.1f} times that of fit and search)"
-    else:
-        said = f"retrain-tpe reaches it after {there:.0f} s: {there / ours:.1f} times the compute"
-        said += f" ({there / search:.1f} times that of fit and search)"
-    text = "\n".join(
-        [*lines, "", f"{said}. Of AdaS&S's seconds " + ", ".join(f"{k} {v:.0f}" for k, v in stages.items())]
-    )
-    print(text)
+    runs: dict[int, Run] = {}
+    for seed in given.seeds:
+        task = demo_task(planted(fields, rows=(given.rows, 40_000, 40_000), seed=seed))
+        with tempfile.TemporaryDirectory() as folder:
+            storage = f"sqlite:///{Path(folder) / 'aes.db'}"
+            stages, reached = adass(task, storage, given.picks, seed)
+            print(f"adass: hypervolume {reached:.4f} after {sum(stages.values()):.0f} s: {stages}", flush=True)
+            runs[seed] = Run(stages, reached, retrain_tpe(task, storage, given.trainings, seed))
+        print(table(runs), flush=True)
     if given.write:
         title = f"Compute to the same hypervolume, {len(fields)} planted fields, {given.rows:,} training rows"
-        write_section(title, text + ".")
+        write_section(title, f"{given.picks} picks retrained; {given.trainings} trainings.\n\n{table(runs)}")
 
 
 if __name__ == "__main__":
