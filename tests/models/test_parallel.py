@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,10 +41,9 @@ def epochs_of_two_minds(rank: int, share: Split, valid: Split) -> list[float]:
     return [epoch.auc for epoch in trainer.run()]
 
 
-def work(rank: int, port: int, folder: str, norm: bool) -> None:
+def work(rank: int, folder: str, norm: bool) -> None:
     torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
     data = tiny_dataset(WITH_BAG, (ROWS + 1, 100, 100))
     share = share_of(data.train)
     assert len(share.labels) == ROWS // 2
@@ -58,10 +55,7 @@ def work(rank: int, port: int, folder: str, norm: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", [False, True])
 def test_two_processes(tmp_path: Path, norm: bool) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(work, (port, str(tmp_path), norm), nprocs=2)
+    mp.spawn(work, (str(tmp_path), norm), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
     if norm:  # takes the statistics of each process's own rows

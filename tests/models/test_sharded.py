@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +67,10 @@ def trainer_of(backbone: str, kind: str, *, rows: int, epochs: int = 3) -> Train
     return Trainer(model, share_of(data.train), data.valid, settings, seed=0, hook=DataParallel(model))
 
 
-def work(rank: int, processes: int, port: int, folder: str, backbone: str) -> None:
+def work(rank: int, processes: int, folder: str, backbone: str) -> None:
     torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=processes)
+    meeting = f"file://{folder}/group-of-{processes}"
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=processes)
     kind = CASES[backbone][1] if processes > 1 else "auto"
     if processes > 1:
         check_same_outputs(backbone, kind)
@@ -105,10 +103,7 @@ def work(rank: int, processes: int, port: int, folder: str, backbone: str) -> No
 
 
 def spawn(processes: int, folder: Path, backbone: str) -> dict[str, torch.Tensor]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(work, (processes, port, str(folder), backbone), nprocs=processes)
+    mp.spawn(work, (processes, str(folder), backbone), nprocs=processes)
     found: dict[str, torch.Tensor] = torch.load(folder / f"{processes}.pt")
     return found
 
