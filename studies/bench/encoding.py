@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ import polars as pl
 from optuna_aes.data import EncodeOptions, encode
 from optuna_aes.data.dataset import SPLITS
 from optuna_aes.data.splits import random_split
-from studies.bench.results import write_section
+from studies.bench.results import ratios, spread, write_section
 from studies.bench.storage import peak_mib
 
 FIELDS = 26
@@ -69,10 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     for way, runs in found.items():
         seconds = [one["seconds"] for one in runs]
-        ratios = [one["seconds"] / us["seconds"] for one, us in zip(runs, found["ours"], strict=True)]
+        speed = ratios(seconds, [one["seconds"] for one in found["ours"]])
         lines.append(
-            f"| {way} | {median(seconds):.1f} ({min(seconds):.1f}–{max(seconds):.1f}) "
-            f"| {median(ratios):.2f}× ({min(ratios):.2f}–{max(ratios):.2f}) as fast "
+            f"| {way} | {spread(seconds, '.1f')} | {spread(speed, unit='×')} as fast "
             f"| {max(one['mib'] for one in runs):,.0f} | {runs[0]['imports_mib']:,.0f} |"
         )
     text = "\n".join(lines)

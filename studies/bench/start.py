@@ -13,11 +13,10 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 
 import torch
 
-from studies.bench.results import write_section
+from studies.bench.results import ratios, spread, write_section
 from studies.bench.supernet_step import DIM, WAYS, Turns, trainer
 from studies.bench.tables import PLANTED, table
 
@@ -52,17 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             starts[what].append(time.process_time() - started)
             del made
     lines = [
-        f"An epoch takes {median(epochs):.1f} s ({min(epochs):.1f}–{max(epochs):.1f}). Wanted: a tenth of it at most.",
+        f"An epoch takes {spread(epochs, '.1f', ' s')}. Wanted: a tenth of it at most.",
         "",
         "| | CPU-seconds to make, median (range) | of an epoch, median (range) |",
         "|---|---|---|",
     ]
     for what, found in starts.items():
-        shares = [seconds / epoch for seconds, epoch in zip(found, epochs, strict=True)]
-        lines.append(
-            f"| {what} | {median(found):.2f} ({min(found):.2f}–{max(found):.2f}) "
-            f"| {median(shares):.3f} ({min(shares):.3f}–{max(shares):.3f}) |"
-        )
+        lines.append(f"| {what} | {spread(found)} | {spread(ratios(found, epochs), '.3f')} |")
     text = "\n".join(lines)
     print(text)
     if given.write:

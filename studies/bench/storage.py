@@ -19,7 +19,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import optuna
@@ -33,6 +32,7 @@ from optuna_aes.samplers.trials import read_trials
 from optuna_aes.space import EmbeddingSpace, Sizes
 from optuna_aes.storage import add_trials, open_storage
 from optuna_aes.strategies.adass.policy import PolicyOptions
+from studies.bench.results import ratios, spread
 
 FIELDS = 26
 GROUP = 16
@@ -87,12 +87,8 @@ def recording(server: str, new_database: Callable[[str], str], rounds: int) -> N
             rates[way].append(count / (time.perf_counter() - started))
     stock = rates["study.optimize"]
     for way, found in rates.items():
-        ratios = [rate / other for rate, other in zip(found, stock, strict=True)]
-        print(
-            f"{server:10s}  {way:22s}  {median(found):7.1f} trials/s ({min(found):.1f} to {max(found):.1f})   "
-            f"{median(ratios):6.1f} times stock ({min(ratios):.1f} to {max(ratios):.1f})",
-            flush=True,
-        )
+        recorded, times = spread(found, ".1f", " trials/s"), spread(ratios(found, stock), ".1f", " times stock")
+        print(f"{server:10s}  {way:22s}  {recorded:36s}  {times}", flush=True)
 
 
 def optimize(storage: RDBStorage) -> Record:

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 
 import torch
 
@@ -24,7 +23,7 @@ from optuna_aes.models.train_options import TrainOptions
 from optuna_aes.models.training import Trainer
 from optuna_aes.strategies.adass.sampling import SamplingOptions
 from optuna_aes.strategies.adass.strategy import AdaSS
-from studies.bench.results import write_section
+from studies.bench.results import ratios, spread, write_section
 from studies.bench.tables import table
 
 DIM = 16
@@ -97,11 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plain = next(iter(times.values()))
     lines = ["| | ms of CPU a step, median (range) | of the plain step, median (range) |", "|---|---|---|"]
     for name, found in times.items():
-        ratios = [seconds / other for seconds, other in zip(found, plain, strict=True)]
-        lines.append(
-            f"| {name} | {1e3 * median(found):.1f} ({1e3 * min(found):.1f}–{1e3 * max(found):.1f}) "
-            f"| {median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}) |"
-        )
+        lines.append(f"| {name} | {spread([1e3 * s for s in found], '.1f')} | {spread(ratios(found, plain))} |")
     text = "\n".join(lines)
     print(text)
     if given.write:

@@ -27,7 +27,7 @@ from typing import Any
 
 from optuna_aes.models.precision import has_bfloat16
 from studies.bench.contestants.worker import CONTESTANTS
-from studies.bench.results import write_section
+from studies.bench.results import ratios, spread, write_section
 from studies.bench.tables import FRAPPE, PLANTED, table
 
 COLUMNS = tuple(
@@ -159,21 +159,14 @@ def rates(names: Sequence[str], settings: dict[str, Any], rounds: int, seconds: 
         "|---|---|---|---|---|",
     ]
     for p in processes:
-        ratios = [rate / most for rate, most in zip(p.rates, limits[is_half(p)].rates, strict=True)]
-        lines.append(
-            f"| {p.name} | {median(p.rates):,.0f} ({min(p.rates):,.0f}–{max(p.rates):,.0f}) "
-            f"| {median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}) | {p.built:.1f} | {p.mib:,.0f} |"
-        )
+        of_limit = ratios(p.rates, limits[is_half(p)].rates)
+        lines.append(f"| {p.name} | {spread(p.rates, ',.0f')} | {spread(of_limit)} | {p.built:.1f} | {p.mib:,.0f} |")
     peers = [p for p in processes if not p.name.startswith(("ours", "bare"))]
     for half in (False, True):
         ours = [p for p in processes if p.name.startswith("ours") and is_half(p) == half]
         for peer in peers if ours else ():
             best = max(ours, key=lambda p: median(p.rates))
-            ratios = [a / b for a, b in zip(best.rates, peer.rates, strict=True)]
-            lines += [
-                "",
-                f"*{best.name}* is {median(ratios):.1f} ({min(ratios):.1f}–{max(ratios):.1f}) times {peer.name}.",
-            ]
+            lines += ["", f"*{best.name}* is {spread(ratios(best.rates, peer.rates), '.1f')} times {peer.name}."]
     return lines
 
 
