@@ -1,6 +1,6 @@
 """Compute until the same hypervolume: AdaS&S against ``retrain-tpe``, whose trials are trainings from scratch.
 
-``python -m studies.bench.same_front [--wide] [--seeds 0 1 2] [--trainings 80] [--rows 120000] [--write]``
+``python -m studies.bench.same_front [--wide] [--seeds 3] [--trainings 80] [--rows 120000] [--write]``
 
 Both fronts are of validation AUC after training from scratch, once for each pick; seconds are of computing. AdaS&S's include
 its fit, its search and the trainings of its picks. A seed is that of the planted data and of both searches. The box is that
@@ -120,7 +120,7 @@ def table(runs: dict[int, Run]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wide", action="store_true", help="26 fields of 20,000 values, not the demo's ten of 4,000")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=int, default=1, help="how many, from 0 on")
     parser.add_argument("--trainings", type=int, default=80)
     parser.add_argument("--picks", type=int, default=8)
     parser.add_argument("--rows", type=int, default=120_000)
@@ -130,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     fields = wide_fields(20_000) if given.wide else DEMO_FIELDS
     runs: dict[int, Run] = {}
-    for seed in given.seeds:
+    for seed in range(given.seeds):
         task = demo_task(planted(fields, rows=(given.rows, 40_000, 40_000), seed=seed))
         with tempfile.TemporaryDirectory() as folder:
             storage = f"sqlite:///{Path(folder) / 'aes.db'}"

@@ -184,7 +184,7 @@ def limit(processes: Sequence[Process], *, half: bool) -> Process:
 def same_rows(names: Sequence[str], settings: dict[str, Any], rows: int, seeds: int) -> list[str]:
     """The test AUC of every contestant after so many rows, in a Markdown table."""
     lines = [
-        f"After {rows:,} training rows; mean and standard deviation over {seeds} seeds.",
+        f"After {rows:,} training rows" + (f"; mean and standard deviation over {seeds} seeds." if seeds > 1 else "."),
         "",
         "| | test AUC |",
         "|---|---|",
